@@ -1,0 +1,139 @@
+"""The reference codec, encoder half: 44.1 kHz mono audio -> 64-d latents at 21.53 Hz, exact block by block.
+
+Log-mel spectrogram (2048-point Hann frames, hop 512, 128 mels), four frames stacked, fixed PCA to 64 dimensions: the shape of
+Stable Audio Open's latents at a millionth of the cost. Frame t covers samples [512 (t + 1) - 2048, 512 (t + 1)): it looks back
+only, so a latent is known as soon as its last sample is.
+
+Shapes: B batch, N sample, T latent, F frame (4 per latent), M mel (128), C latent channel (64).
+Runs in: the worker process (as a graph) and training.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from engines.lmdm.dft import BINS, SIZE, RealDFT
+
+SAMPLE_RATE = 44_100
+HOP_FRAMES = 512  # audio frames from one spectrum to the next
+MELS = 128
+STACK = 4  # spectra per latent
+LATENT_FRAMES = HOP_FRAMES * STACK  # audio frames per latent
+LATENT_CHANNELS = 64
+HISTORY_FRAMES = SIZE - HOP_FRAMES  # samples before a block that its first spectrum covers
+MEL_FLOOR = 1e-3
+MEL_LOW_HZ, MEL_HIGH_HZ = 30.0, 20_000.0
+_MEL_SHIFT, _MEL_SCALE = 2.5, 2.0  # brings log-mel values to about unit range
+
+
+def _mel(hz: Tensor | float) -> Tensor:
+    return 2595 * torch.log10(1 + torch.as_tensor(hz, dtype=torch.float64) / 700)
+
+
+def _mel_edges() -> Tensor:
+    return torch.linspace(float(_mel(MEL_LOW_HZ)), float(_mel(MEL_HIGH_HZ)), MELS + 2, dtype=torch.float64)
+
+
+def mel_filterbank() -> Tensor:
+    """(1025, 128): triangular filters on the mel scale, each summing to 1 over the bins that it covers."""
+    edges = 700 * (10 ** (_mel_edges() / 2595) - 1)
+    hz = torch.linspace(0, SAMPLE_RATE / 2, BINS, dtype=torch.float64)[:, None]
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    width = SAMPLE_RATE / SIZE  # low filters are narrower than a bin: widen them until each sees at least one
+    rising = (hz - torch.minimum(low, centre - width)) / torch.maximum(centre - low, torch.tensor(width))
+    falling = (torch.maximum(high, centre + width) - hz) / torch.maximum(high - centre, torch.tensor(width))
+    bank = torch.minimum(rising, falling).clamp(min=0)
+    return (bank / bank.sum(0, keepdim=True)).float()
+
+
+def mel_interpolation() -> Tensor:
+    """(128, 1025): linear interpolation on the mel scale from mel centres to spectrum bins."""
+    centres = _mel_edges()[1:-1]
+    bins = _mel(torch.linspace(0, SAMPLE_RATE / 2, BINS, dtype=torch.float64))
+    place = ((bins - centres[0]) / (centres[1] - centres[0])).clamp(0, MELS - 1 - 1e-6)
+    index, part = place.long(), (place - place.floor())
+    matrix = torch.zeros(MELS, BINS, dtype=torch.float64)
+    matrix[index, torch.arange(BINS)] = 1 - part
+    matrix[index + 1, torch.arange(BINS)] += part
+    return matrix.float()
+
+
+def normalise_mel(mel: Tensor) -> Tensor:
+    """Linear mel magnitudes -> the log scale that the PCA works on."""
+    return (torch.log(mel + MEL_FLOOR) + _MEL_SHIFT) / _MEL_SCALE
+
+
+def denormalise_mel(normal: Tensor) -> Tensor:
+    """The inverse of `normalise_mel` (still above the floor: subtract MEL_FLOOR for magnitudes)."""
+    return torch.exp(normal * _MEL_SCALE - _MEL_SHIFT)
+
+
+DB_PER_UNIT = _MEL_SCALE * 20 / math.log(10)  # one unit of normalised mel, in dB
+
+
+def frames_of(audio: Tensor) -> Tensor:
+    """(..., 1536 + 512 F) samples -> (..., F, 2048) overlapping frames."""
+    pieces = audio.unflatten(-1, (-1, HOP_FRAMES))
+    count = pieces.shape[-2] - SIZE // HOP_FRAMES + 1
+    return torch.cat([pieces[..., j : j + count, :] for j in range(SIZE // HOP_FRAMES)], -1)
+
+
+class Spectrum(nn.Module):
+    """Hann-windowed centred spectra: (..., 1536 + 512 F) samples -> (re, im), each (..., F, 1025)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dft = RealDFT()
+        self.register_buffer("window", torch.hann_window(SIZE), persistent=False)
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        return self.dft(frames_of(audio) * self.window)
+
+
+class Encoder(nn.Module):
+    """`forward`: (B, 1536 + 2048 T) samples, history first -> latents (B, T, 64)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spectrum = Spectrum()
+        self.register_buffer("filterbank", mel_filterbank(), persistent=False)
+        self.register_buffer("mean", torch.zeros(STACK * MELS))
+        self.register_buffer("basis", torch.zeros(STACK * MELS, LATENT_CHANNELS))
+        self.register_buffer("scale", torch.ones(LATENT_CHANNELS))
+
+    def log_mel(self, audio: Tensor) -> Tensor:
+        """(B, 1536 + 2048 T) samples -> stacked normalised log-mel (B, T, 512)."""
+        re, im = self.spectrum(audio)
+        mel = torch.sqrt(re * re + im * im + 1e-18) @ self.filterbank  # (B, 4T, 128)
+        return normalise_mel(mel).unflatten(-2, (-1, STACK)).flatten(-2)
+
+    def project(self, log_mel: Tensor) -> Tensor:
+        """Stacked log-mel (..., 512) -> latents (..., 64)."""
+        return (log_mel - self.mean) @ self.basis / self.scale
+
+    def mel_of(self, latents: Tensor) -> Tensor:
+        """Latents (..., T, 64) -> normalised log-mel (..., 4T, 128)."""
+        return ((latents * self.scale) @ self.basis.T + self.mean).unflatten(-1, (STACK, MELS)).flatten(-3, -2)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return self.project(self.log_mel(audio))
+
+    @torch.no_grad()
+    def fit(self, log_mel: Tensor) -> float:
+        """Fit the PCA to (rows, 512) and return the share of variance kept.
+
+        The scale of channel i is its standard deviation to the power 0.7, normalised to unit mean variance: loud channels
+        stay louder than quiet ones, which a diffusion model follows better than full whitening.
+        """
+        self.mean.copy_(log_mel.mean(0))
+        centred = (log_mel - self.mean).double()
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+        values, vectors = values.flip(0), vectors.flip(1)
+        self.basis.copy_(vectors[:, :LATENT_CHANNELS])
+        deviation = values[:LATENT_CHANNELS].sqrt()
+        scale = deviation**0.7
+        self.scale.copy_(scale * torch.sqrt((deviation**2 / scale**2).mean()))
+        return float(values[:LATENT_CHANNELS].sum() / values.sum())
