@@ -1,0 +1,43 @@
+"""The current values of knobs and switches, in shared memory: one aligned float64 each, written by main, read by all.
+
+Needs no lock: no rule spans two values. Momentary actions are counters that a reader compares with the last one it saw.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Control(IntEnum):
+    """Index of each control in the shared array; the names are those of the config, presets and board events."""
+
+    MIX = 0  # 0 dry .. 1 wet, equal power
+    DELAY_FRAMES = 1  # from playing to answer; main turns ms, taps and subdivisions into frames >= the engine's minimum
+    REPEATS = 2  # share of the wet signal that is sent to the engine again, 0 .. 0.95
+    LEVEL = 3  # gain of the whole output
+    BYPASS = 4  # 1: nothing new is sent to the engine; what sounds rings out (trails)
+    KILL_DRY = 5  # 1: no dry in the output, for amps with their own dry path
+    TRAILS = 6  # 0: bypass also mutes the wet
+    PROMPT = 7  # index into the engine's prompts
+    STEPS = 8  # denoising steps; 0: the engine's own choice
+    RUNNING = 15  # 0 asks audio and worker to end
+
+
+class Controls:
+    """A typed face of the shared array."""
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self.values = values
+
+    def get(self, control: Control) -> float:
+        return float(self.values[control])
+
+    def set(self, control: Control, value: float) -> None:
+        self.values[control] = value
+
+    @property
+    def running(self) -> bool:
+        return bool(self.values[Control.RUNNING])

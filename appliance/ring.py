@@ -1,0 +1,68 @@
+"""Samples in shared memory, addressed by absolute position: frames since start, as the audio process counts them.
+
+The input ring holds what is sent to the engine, at the position where it was heard. The wet ring holds the engine's answer *at the
+position of the music that it answers*: the same place in both rings is the same moment of music. So one number, the delay,
+turns either into sound: at position p, `input[p - delay]` is the plain delay and `wet[p - delay]` the generative one.
+
+Runs in: audio and worker. No logging, no allocation per period, nothing raised.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.shared import SharedMemory
+
+Samples = NDArray[np.float32]
+
+
+class Ring:
+    """A ring of `frames` samples, followed by a guard that repeats its first `guard` samples."""
+
+    def __init__(self, buffer: Samples, guard: int) -> None:
+        self.buffer, self.guard, self.frames = buffer, guard, len(buffer) - guard
+
+    def write(self, position: int, samples: Samples) -> None:
+        """Store `samples` at `position`; any length up to the ring's."""
+        at = position % self.frames
+        first = min(len(samples), self.frames - at)
+        self.buffer[at : at + first] = samples[:first]
+        if first < len(samples):
+            self.buffer[: len(samples) - first] = samples[first:]
+        if at < self.guard or first < len(samples):
+            self.buffer[self.frames :] = self.buffer[: self.guard]
+
+    def view(self, position: int, count: int) -> Samples:
+        """A view of `count` <= guard samples from `position` on: no copy, no wrap."""
+        at = position % self.frames
+        return self.buffer[at : at + count]
+
+    def copy(self, position: int, count: int) -> Samples:
+        """A fresh array of `count` samples, of any length: for the worker, never for the audio loop."""
+        at = position % self.frames
+        if at + count <= self.frames:
+            return self.buffer[at : at + count].copy()
+        return np.concatenate([self.buffer[at : self.frames], self.buffer[: at + count - self.frames]])
+
+
+class WetRing(Ring):
+    """A ring that knows which blocks have been written. Block s (its input began at s) covers [s - codec_delay, + block)."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        super().__init__(memory.wet, memory.layout.guard_frames)
+        self.block_frames, self.codec_delay = memory.layout.block_frames, memory.layout.codec_delay_frames
+        self.blocks = memory.wet_blocks
+
+    def write_block(self, start: int, wet: Samples) -> None:
+        """Worker: store the answer to the block that began at `start`. Ring a doorbell before anyone may trust it."""
+        self.blocks[start // self.block_frames % len(self.blocks)] = -1
+        self.write(start - self.codec_delay, wet)
+        self.blocks[start // self.block_frames % len(self.blocks)] = start
+
+    def has(self, position: int, count: int) -> bool:
+        """Whether [position, position + count) has been written; `count` is at most one block."""
+        first = (position + self.codec_delay) // self.block_frames
+        last = (position + self.codec_delay + count - 1) // self.block_frames
+        slots = len(self.blocks)
+        return bool(self.blocks[first % slots] == first * self.block_frames and self.blocks[last % slots] == last * self.block_frames)

@@ -1,0 +1,57 @@
+"""The contract between the appliance and whatever plays: block in, wet block out.
+
+No torch, no runtime: everything may import this file. Concrete engines are opened with `engines.bundle.open_engine`, inside the
+worker process only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Audio = NDArray[np.float32]
+Stamp = Callable[[str], None]  # called with a stage's name when that stage of a block is done
+
+
+def no_stamp(stage: str) -> None:
+    """For callers that keep no ledger."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What the appliance must know of an engine before it is loaded."""
+
+    name: str
+    sample_rate: int
+    block_frames: int
+    codec_delay_frames: int  # the wet block for input [s, s + block) carries the music of [s - delay, s + block - delay)
+    prompts: tuple[str, ...]
+    steps: int  # denoising steps per block that the engine was made for; 0 if it has none
+    max_steps: int
+
+
+@dataclass(frozen=True)
+class EngineControls:
+    """The player's wishes for one block."""
+
+    prompt: int = 0  # index into EngineSpec.prompts
+    steps: int = 0  # denoising steps; 0 means the engine's own choice
+
+
+class Engine(Protocol):
+    """Called from one thread, one block at a time, in input order. Audio is mono float32 in [-1, 1], (block_frames,)."""
+
+    spec: EngineSpec
+
+    def reset(self, seed: int) -> None:
+        """Forget everything heard and played; noise follows from `seed`, block and step from here on."""
+
+    def generate(self, block: Audio, controls: EngineControls, stamp: Stamp = no_stamp) -> Audio:
+        """Hear one block and answer it. Stages are stamped "encoded", "step" (each), "decoded"."""
+
+    def prefill(self, block: Audio) -> None:
+        """Hear one block without answering: history and context stay true at a fraction of the cost."""

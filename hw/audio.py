@@ -1,0 +1,76 @@
+"""What the audio process needs of a sound card, and how one is opened.
+
+    "alsa:hw:USB,0"                     one ALSA device for both ways
+    "alsa:plug:jk"                      any ALSA PCM name
+    "file:in.wav"                       plays a WAV in real time, as a guitar would
+    "file:in.wav?out=out.wav"           ... and writes what an amp would get
+    "file:in.wav?paced=no"              ... as fast as the caller turns
+
+Runs in: the audio process. Opening may raise PortError, with one line that a player can act on; afterwards nothing is raised:
+trouble is returned as a count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = NDArray[np.float32]  # (frames, channels) in [-1, 1]
+
+
+class PortError(Exception):
+    """A port that can't be opened as asked: one line that names what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """What is asked of a card; a port that can't give exactly this refuses."""
+
+    rate_hz: int = 44_100
+    period_frames: int = 128
+    periods: int = 3
+    in_channels: int = 1
+    out_channels: int = 1
+    sample_format: str = "S16"  # S16, S24_3LE, S32 or FLOAT
+
+
+@dataclass
+class PortHealth:
+    """Counters since the port was opened."""
+
+    capture_xruns: int = 0
+    playback_xruns: int = 0
+    gaps: int = 0  # frames that the card lost without saying so, found by counting against the clock
+    gap_frames: int = 0
+    reopens: int = 0
+
+
+class AudioPort(Protocol):
+    format: AudioFormat
+    health: PortHealth
+
+    def read(self, into: Frames) -> bool:
+        """Wait for one period and write it into `into` (period_frames, in_channels). False when there will be no more
+        (end of file, card gone for good). After an xrun the period is silence; it is counted in `health`."""
+
+    def write(self, frames: Frames) -> None:
+        """Queue one period (period_frames, out_channels)."""
+
+    def close(self) -> None: ...
+
+
+def open_audio(address: str, format: AudioFormat) -> AudioPort:
+    """Open the port that `address` names (see the module's docstring). Raises PortError."""
+    kind, _, rest = address.partition(":")
+    if kind == "alsa":
+        from hw.alsa import AlsaPort
+
+        return AlsaPort(rest, format)
+    if kind == "file":
+        from hw.file_audio import FilePort
+
+        return FilePort.from_address(rest, format)
+    raise PortError(f"audio port {address!r} is unknown: use alsa:DEVICE or file:PATH")
