@@ -103,6 +103,7 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.zeros(STACK * MELS))
         self.register_buffer("basis", torch.zeros(STACK * MELS, LATENT_CHANNELS))
         self.register_buffer("scale", torch.ones(LATENT_CHANNELS))
+        self.register_buffer("deviation", torch.ones(LATENT_CHANNELS))  # of the scaled latents, as fitted
 
     def log_mel(self, audio: Tensor) -> Tensor:
         """(B, 1536 + 2048 T) samples -> stacked normalised log-mel (B, T, 512)."""
@@ -136,4 +137,5 @@ class Encoder(nn.Module):
         deviation = values[:LATENT_CHANNELS].sqrt()
         scale = deviation**0.7
         self.scale.copy_(scale * torch.sqrt((deviation**2 / scale**2).mean()))
+        self.deviation.copy_(deviation / self.scale)
         return float(values[:LATENT_CHANNELS].sum() / values.sum())

@@ -1,0 +1,173 @@
+"""Fit the codec: the PCA of the encoder in one pass, then the decoder's network.
+
+    python -m engines.train.codec --data build/data --out build/codec.pt
+
+The network learns magnitudes and phase advances of real spectra from (noised) latents; no loss passes through the inverse
+transform and there is no discriminator. Ten CPU-minutes give most of what there is. Runs in: training; resumes from `--out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from engines.lmdm import codec
+from engines.lmdm.decoder import SpectrumNet
+from engines.lmdm.dft import BINS
+from engines.train import checkpoint
+
+REAL_GUITAR = Path("/usr/share/games/fretsonfire/data/songs/sectoid")  # Debian fretsonfire-songs-sectoid, MIT-style licence
+CLIP_FRAMES = 40_960
+BATCH = 8
+WARM_UP_FRAMES = codec.STACK  # the first spectra of a clip see no history: not scored
+LATENT_NOISE = 0.05
+
+
+@dataclass
+class Excerpts:
+    """Audio to train the decoder on; clips are drawn with a random gain, speed, and now and then a synthetic tone."""
+
+    pieces: list[NDArray[np.int16]]
+    rng: np.random.Generator
+
+    @classmethod
+    def load(cls, folder: Path, seed: int) -> Excerpts:
+        pieces = []
+        for path in sorted(folder.glob("train*.npz")):
+            with np.load(path) as arrays:
+                pieces += [arrays[name] for name in arrays.files if name.startswith("audio_")]
+        stems = [(soundfile.read(p, dtype="float32", always_2d=True)[0].mean(1) * 32767) for p in sorted(REAL_GUITAR.glob("*/guitar.ogg"))]
+        pieces += [stem[: len(stem) * 3 // 4].astype(np.int16) for stem in stems for _ in range(3)]  # last quarter is held out
+        return cls(pieces, np.random.default_rng(seed))
+
+    def batch(self, count: int, frames: int) -> Tensor:
+        return torch.from_numpy(np.stack([self._clip(frames) for _ in range(count)]))
+
+    def _clip(self, frames: int) -> NDArray[np.float32]:
+        if self.rng.random() < 0.08:
+            return self._tone(frames)
+        speed = self.rng.uniform(0.93, 1.075) if self.rng.random() < 0.6 else 1.0
+        length = int(frames * speed) + 3
+        for _ in range(4):
+            piece = self.pieces[self.rng.integers(len(self.pieces))]
+            at = self.rng.integers(0, len(piece) - length)
+            clip = piece[at : at + length].astype(np.float32) / 32767
+            if np.mean(clip**2) > 1e-5:
+                break
+        clip = np.interp(np.arange(frames) * speed, np.arange(length), clip) if speed != 1.0 else clip[:frames]
+        return (clip * 10 ** (self.rng.uniform(-10, 4) / 20)).astype(np.float32)
+
+    def _tone(self, frames: int) -> NDArray[np.float32]:
+        """A steady harmonic tone at any pitch: rendered music is always in tune, guitars are not."""
+        t = np.arange(frames) / codec.SAMPLE_RATE
+        hz = 55 * 2 ** self.rng.uniform(0, 4)
+        order = np.arange(1, 1 + self.rng.integers(2, 12))
+        order = order[order * hz < 16_000]
+        phase = self.rng.uniform(0, 2 * np.pi, len(order))
+        tone = (np.cos(2 * np.pi * hz * order[:, None] * t + phase[:, None]) / order[:, None] ** self.rng.uniform(0.5, 2)).sum(0)
+        return (tone * np.exp(-t * self.rng.uniform(0, 3)) * self.rng.uniform(0.02, 0.2)).astype(np.float32)
+
+
+def fit_encoder(encoder: codec.Encoder, folder: Path) -> float:
+    """Fit the PCA on every seventh latent of the training split."""
+    rows = []
+    for path in sorted(folder.glob("train*.npz")):
+        with np.load(path) as arrays:
+            rows += [arrays[name][:: 7 * 3] for name in arrays.files if name.startswith("mel_")]
+    return encoder.fit(torch.from_numpy(np.concatenate(rows)).float())
+
+
+class SpectrumLoss:
+    """Distance between a predicted and a true spectrum: log-magnitude, spectral convergence, log-mel and phase advance."""
+
+    def __init__(self, encoder: codec.Encoder) -> None:
+        self.spectrum, self.bank = encoder.spectrum, encoder.filterbank
+        quarter = torch.arange(BINS) % 4
+        self.turn = torch.complex(torch.tensor([1.0, 0.0, -1.0, 0.0])[quarter], torch.tensor([0.0, -1.0, 0.0, 1.0])[quarter])
+
+    def target(self, audio: Tensor) -> Tensor:
+        """Clips (B, N) -> complex spectra (B, F, 1025)."""
+        return torch.complex(*self.spectrum(torch.nn.functional.pad(audio, (codec.HISTORY_FRAMES, 0))))
+
+    def __call__(self, log_magnitude: Tensor, advance: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
+        turned = target[:, 1:] * target[:, :-1].conj() * self.turn
+        wanted = torch.view_as_real(turned / (turned.abs() + 1e-9)).movedim(-1, 2)[:, WARM_UP_FRAMES - 1 :]
+        true = target.abs()[:, WARM_UP_FRAMES:]
+        log_magnitude, advance = log_magnitude[:, WARM_UP_FRAMES:], advance[:, WARM_UP_FRAMES:]
+        made = torch.exp(log_magnitude.clamp(max=7))
+        log = (torch.log(true + 1e-2) - torch.log(made + 1e-2)).abs().mean()
+        convergence = ((true - made).norm(dim=(1, 2)) / (true.norm(dim=(1, 2)) + 0.1)).mean()
+        mel = (torch.log(true @ self.bank + 1e-2) - torch.log(made @ self.bank + 1e-2)).abs().mean()
+        weight = (true + 1e-3).sqrt()
+        weight = weight / weight.mean(dim=(1, 2), keepdim=True)
+        phase = (weight * ((advance - wanted) ** 2).sum(2)).mean()
+        loss = 2 * log + convergence + mel + phase
+        parts = {"log": log, "convergence": convergence, "mel": mel, "phase": phase}
+        return loss, {name: round(float(value.detach()), 3) for name, value in parts.items()}
+
+
+def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, learning_rate: float = 1e-3) -> None:
+    """AdamW with a cosine schedule; a checkpoint every 200 steps."""
+    loss_of = SpectrumLoss(net.encoder)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    first = 0
+    if out.exists():
+        state = checkpoint.load(out)
+        if "optimiser" in state:
+            net.load_state_dict(state["net"])
+            optimiser.load_state_dict(state["optimiser"])
+            first = int(state["step"])
+    rows = net.histories(BATCH)
+    columns = (TextColumn("decoder"), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[parts]}"), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task("", total=steps, completed=first, parts="")
+        for step in range(first, steps):
+            optimiser.param_groups[0]["lr"] = learning_rate * min(1, (step + 1) / 100) * (0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
+            excerpts.rng = np.random.default_rng([1, step])  # so that a resumed run sees what an unbroken one would
+            torch.manual_seed(step)
+            audio = excerpts.batch(BATCH, CLIP_FRAMES)
+            with torch.no_grad():
+                target = loss_of.target(audio)
+                mel = codec.normalise_mel(target.abs() @ loss_of.bank).unflatten(1, (-1, codec.STACK)).flatten(-2)
+                latents = net.encoder.project(mel)
+                latents = latents + LATENT_NOISE * torch.randn_like(latents) * net.encoder.deviation
+            with torch.autocast("cpu", torch.bfloat16):
+                log_magnitude, advance, *_ = net(latents, *rows)
+            loss, parts = loss_of(log_magnitude, advance, target)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
+            optimiser.step()
+            progress.update(bar, completed=step + 1, parts=parts)
+            if (step + 1) % 200 == 0 or step + 1 == steps:
+                checkpoint.save(out, {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+                print(f"step {step + 1}  {parts}  {time.process_time():.0f} CPU s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fit the codec.")
+    parser.add_argument("--data", type=Path, default=Path("build/data"))
+    parser.add_argument("--out", type=Path, default=Path("build/codec.pt"))
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    net = SpectrumNet()
+    if not args.out.exists():
+        print(f"PCA keeps {fit_encoder(net.encoder, args.data):.2%} of the variance")
+    train_decoder(net, Excerpts.load(args.data, 0), args.steps, args.out)
+
+
+if __name__ == "__main__":
+    main()
