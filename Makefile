@@ -1,0 +1,82 @@
+# Ghostnote. On a Debian or Ubuntu machine with python3, git and make, everything else is set up by the target that needs it:
+#
+#   make demo     play a guitar recording through the shipped engine in real time; results in build/demo
+#   make test     every test except the slow ones (make test-slow for those)
+#   make bench    what a block costs, uncached and cached
+#   make train    render the corpus, train an engine, evaluate it and pack it (hours)
+#   make lint     style tests only
+#   make clean    remove the virtual environment and caches; build/ stays
+#
+# Where the package index offers torch with CUDA by default, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels to save
+# gigabytes; any build of the pinned version will do.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+APT_PLAY := python3-venv
+APT_TEST := gcc libc6-dev pkg-config python3-dev libasound2-dev libasound2-plugins libsystemd-dev jackd2
+APT_TRAIN := fluidsynth fluid-soundfont-gm musescore-general-soundfont sonic-pi-samples fretsonfire-songs-sectoid
+
+# Two threads that spin while they wait cost ten times the time on a machine with anything else to do.
+export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow bench train evaluate lint clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# Stamps: each is newer than pyproject.toml once its packages are in the virtual environment.
+$(VENV)/.base:
+	@.ci/apt-need $(if $(shell $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && echo yes),,$(APT_PLAY))
+	@echo "creating $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python %d.%d is too old: 3.10 or newer is needed" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.play: pyproject.toml $(VENV)/.base
+	@echo "installing ghostnote and what it needs to play"
+	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+# basic-pitch's wheel holds the ONNX model that note-F is measured with; its code and dependencies (TensorFlow, librosa) are not used.
+$(VENV)/.train: pyproject.toml $(VENV)/.play
+	@echo "installing what training and evaluation need (torch among it; this takes a few minutes)"
+	@$(PIP) install --editable '.[demo,train]'
+	@$(PIP) install --no-deps basic-pitch==0.4.0
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.train
+	@.ci/apt-need $(APT_TEST)
+	@echo "installing what the tests need"
+	@$(PIP) install --editable '.[demo,device,train,dev]'
+	@touch $@
+
+demo: $(VENV)/.play
+	@$(BIN)/ghostnote demo --out build/demo
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.test
+	@$(BIN)/python -m pytest tests/style
+
+bench: $(VENV)/.train
+	@$(BIN)/ghostnote bench
+
+train: $(VENV)/.train
+	@.ci/apt-need $(APT_TRAIN)
+	$(BIN)/python -m engines.train.data --out build/data
+
+evaluate: $(VENV)/.train
+	@.ci/apt-need $(APT_TRAIN)
+	$(BIN)/python -m engines.train.evaluate engines/bundles/reference.ghost --data build/data --out docs/evaluation
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

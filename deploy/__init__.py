@@ -1,0 +1,1 @@
+"""Putting the pedal on a machine: service units, device rules, engine store."""
