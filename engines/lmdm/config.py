@@ -1,0 +1,60 @@
+"""The facts that fix a Live Music Diffusion Model: sizes, block and context, and what conditions it. No torch.
+
+Runs in: everywhere that needs to know a shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Regime(str, Enum):
+    """How the context may see itself (arXiv 2605.22717, section on block-wise caching)."""
+
+    BLOCK_CAUSAL = "block-causal"  # a block sees itself and the blocks before it: its keys and values are computed once
+    ENC_DEC = "enc-dec"  # context sees all of the context: recomputed once per block, reused over its denoising steps
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of one LMDM; the presets below are the only ones that the project ships."""
+
+    width: int
+    layers: int
+    heads: int
+    text_channels: int
+    text_tokens: int
+    latent_channels: int = 64
+    block_latents: int = 8
+    context_blocks: int = 15  # clean blocks that a target sees, beside itself
+    sketch_channels: int = 0  # 0: no sketch
+    partner: bool = False  # another player's latents, added at the target's positions
+    regime: Regime = Regime.BLOCK_CAUSAL
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def rotary_width(self) -> int:
+        """Leading channels of a head that are rotated; half as many angles."""
+        return max(self.head_width // 2, 32)
+
+    @property
+    def context_latents(self) -> int:
+        return self.context_blocks * self.block_latents
+
+    @property
+    def input_add_channels(self) -> int:
+        """Mask and latents of the clean context, and the same again for a partner."""
+        return (self.latent_channels + 1) * (2 if self.partner else 1)
+
+
+SKETCH_CHANNELS = 132  # engines.lmdm.sketch.CHANNELS, which needs torch; a test holds them together
+
+PRESETS: dict[str, ModelConfig] = {
+    "tiny": ModelConfig(64, 2, 2, 24, 5, latent_channels=8, block_latents=3, context_blocks=4, sketch_channels=6, partner=True),
+    "reference": ModelConfig(256, 5, 4, 384, 16, sketch_channels=SKETCH_CHANNELS, partner=True),
+    "sao_small": ModelConfig(1024, 16, 8, 768, 65, block_latents=10, context_blocks=23, sketch_channels=SKETCH_CHANNELS, partner=True),
+}

@@ -1,0 +1,96 @@
+"""Block-by-block generation in torch, batched: what training evaluates (and post-trains) with.
+
+It makes the same numbers as the streaming engine on a device (a test holds them together): same visibility, positions, sampler
+and order of operations. Both regimes. Shapes as in model.py; W context blocks, N latents per block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engines.lmdm import sampler, visibility
+from engines.lmdm.config import Regime
+from engines.lmdm.model import LMDM, KeyValues
+
+Noise = Callable[[int, int], Tensor]  # (block, step) -> (B, N, C)
+
+
+@dataclass
+class Conditions:
+    """What a rollout is told, for all of its blocks; see LMDM.target_tokens for the presence channels."""
+
+    states: Tensor  # (B, S, X) text
+    pooled: Tensor  # (B, X)
+    sketch: Tensor | None = None  # (B, T, 1 + sketch channels)
+    partner: Tensor | None = None  # (B, T, 1 + C)
+
+    def block(self, model: LMDM, index: int) -> tuple[Tensor | None, Tensor | None]:
+        n = model.config.block_latents
+        rows = slice(index * n, (index + 1) * n)
+        return (None if self.sketch is None else self.sketch[:, rows]), (None if self.partner is None else self.partner[:, rows])
+
+
+class Context:
+    """The cached past of a rollout: at most W clean blocks, oldest first."""
+
+    def __init__(self, model: LMDM) -> None:
+        self.model, self.blocks = model, 0
+        self.clean: Tensor | None = None  # (B, P, C), enc-dec keeps the latents themselves
+        self.cache: KeyValues | None = None
+
+    def commit(self, clean: Tensor, block: int) -> None:
+        """Put a finished block (B, N, C) into the context."""
+        config = self.model.config
+        n, keep = config.block_latents, (config.context_blocks - 1) * config.block_latents
+        rotary = self.model.transformer.rotary_pos_emb
+        if config.regime is Regime.ENC_DEC:
+            self.clean = clean if self.clean is None else torch.cat([self.clean[:, -keep:], clean], 1)
+            held = self.clean.shape[1]
+            positions = torch.arange(held) + (block + 1) * n - held
+            self.cache = self.model.commit(self.model.clean_tokens(self.clean), rotary(positions), None, None)
+        else:
+            past = None if self.cache is None else (self.cache[0][..., -keep:, :], self.cache[1][..., -keep:, :])
+            new = self.model.commit(self.model.clean_tokens(clean), rotary(torch.arange(n) + block * n), None, past)
+            self.cache = new if past is None else (torch.cat([past[0], new[0]], -2), torch.cat([past[1], new[1]], -2))
+
+
+def denoise_block(
+    model: LMDM, conditions: Conditions, context: Context, block: int, times: list[float], noise: Noise, ping_pong: bool
+) -> Tensor:
+    """Make one block (B, N, C) from noise in len(times) - 1 steps."""
+    n = model.config.block_latents
+    sketch, partner = conditions.block(model, block)
+    positions = torch.cat([torch.arange(n) + block * n, visibility.global_positions(model.config, torch.tensor([block]))])
+    rotation = model.transformer.rotary_pos_emb(positions)
+    text = model.text(conditions.states)
+    x = noise(block, 0)
+    for step, (t, t_next) in enumerate(zip(times, times[1:])):
+        told = model.global_tokens(torch.tensor([t]), conditions.pooled)[:, None]
+        v, _ = model(x[:, :0].new_zeros(len(x), 0, model.config.width), model.target_tokens(x, sketch, partner), told, rotation, None, context.cache, text)
+        v = v.float()
+        x = sampler.ping_pong(x, v, t, t_next, noise(block, step + 1)) if ping_pong else sampler.euler(x, v, t, t_next)
+    return x
+
+
+def rollout(model: LMDM, conditions: Conditions, blocks: int, times: list[float], noise: Noise, ping_pong: bool = False) -> Tensor:
+    """Generate `blocks` blocks one after the other -> (B, blocks N, C)."""
+    context, made = Context(model), []
+    for block in range(blocks):
+        x = denoise_block(model, conditions, context, block, times, noise, ping_pong)
+        context.commit(x, block)
+        made.append(x)
+    return torch.cat(made, 1)
+
+
+def seeded_noise(seed: int, batch: int, model: LMDM) -> Noise:
+    """Noise for a batch: row b uses seed + b, so that a row alone gives the same numbers."""
+    shape = (model.config.block_latents, model.config.latent_channels)
+
+    def noise(block: int, step: int) -> Tensor:
+        return torch.stack([torch.from_numpy(sampler.block_noise(seed + b, block, step, shape)) for b in range(batch)])
+
+    return noise
