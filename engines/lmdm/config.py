@@ -45,6 +45,10 @@ class ModelConfig:
     def context_latents(self) -> int:
         return self.context_blocks * self.block_latents
 
+    def global_position(self, block: int) -> int:
+        """Where the global token of target block `block` sits: one before the first latent that its window can hold."""
+        return (block - self.context_blocks) * self.block_latents - 1
+
     @property
     def input_add_channels(self) -> int:
         """Mask and latents of the clean context, and the same again for a partner."""

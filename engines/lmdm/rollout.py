@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engines.lmdm import sampler, visibility
+from engines.lmdm import sampler
 from engines.lmdm.config import Regime
 from engines.lmdm.model import LMDM, KeyValues
 
@@ -64,7 +64,7 @@ def denoise_block(
     """Make one block (B, N, C) from noise in len(times) - 1 steps."""
     n = model.config.block_latents
     sketch, partner = conditions.block(model, block)
-    positions = torch.cat([torch.arange(n) + block * n, visibility.global_positions(model.config, torch.tensor([block]))])
+    positions = torch.cat([torch.arange(n) + block * n, torch.tensor([model.config.global_position(block)])])
     rotation = model.transformer.rotary_pos_emb(positions)
     text = model.text(conditions.states)
     x = noise(block, 0)

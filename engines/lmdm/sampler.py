@@ -6,12 +6,9 @@ Rectified flow: x_t = (1 - t) x0 + t noise, v = noise - x0. Source: arXiv 2605.2
 from __future__ import annotations
 
 import math
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-Array = TypeVar("Array")  # torch.Tensor or numpy array; only + - * are used
 
 LOG_SNR_FIRST, LOG_SNR_LAST = -6.0, 2.0
 

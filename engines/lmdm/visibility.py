@@ -43,12 +43,8 @@ def packed(config: ModelConfig, blocks: int) -> Tensor:
 def packed_positions(config: ModelConfig, blocks: int, first_block: int = 0) -> Tensor:
     """Absolute positions (T,) of the tokens of `packed`."""
     latents = torch.arange(blocks * config.block_latents) + first_block * config.block_latents
-    return torch.cat([latents, latents, global_positions(config, torch.arange(blocks) + first_block)])
-
-
-def global_positions(config: ModelConfig, block: Tensor) -> Tensor:
-    """One before the first latent that a target block's window can hold."""
-    return (block - config.context_blocks) * config.block_latents - 1
+    told = torch.tensor([config.global_position(first_block + block) for block in range(blocks)])
+    return torch.cat([latents, latents, told])
 
 
 def window(config: ModelConfig) -> Tensor:
@@ -61,9 +57,9 @@ def window(config: ModelConfig) -> Tensor:
 
 def window_positions(config: ModelConfig, block: int) -> Tensor:
     """Absolute positions (T,) of the tokens of `window` for target block `block`."""
-    first = (block - config.context_blocks) * config.block_latents
-    latents = torch.arange(config.context_latents + config.block_latents) + first
-    return torch.cat([latents, torch.tensor([first - 1])])
+    told = config.global_position(block)
+    latents = torch.arange(config.context_latents + config.block_latents) + told + 1
+    return torch.cat([latents, torch.tensor([told])])
 
 
 def fused(config: ModelConfig) -> Tensor:

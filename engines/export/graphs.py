@@ -1,0 +1,163 @@
+"""The graphs of an LMDM bundle: each an nn.Module with fixed shapes, named inputs and named outputs.
+
+    encode   what was heard -> latents, sketch                     once per block
+    prompt   words -> text keys and values, global tokens          once per prompt
+    first    [pending clean block | target] -> v, keys, values     first denoising step, commits the block before (block-causal)
+    step     target -> v                                           every further step
+    commit   a clean block -> keys, values                         when a block is heard but not answered (block-causal)
+    context  all clean blocks -> keys, values                      once per block (enc-dec)
+    decode   latents -> audio                                      once per block
+
+Caches are plain inputs, new keys and values plain outputs, positions come in as cos and sin. Shapes as in model.py; P cached
+latents, N latents per block. Runs in: export.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engines.lmdm import codec, sketch, visibility
+from engines.lmdm.config import ModelConfig, Regime
+from engines.lmdm.decoder import Decoder, DecoderState
+from engines.lmdm.model import LMDM
+
+MAX_STEPS = 8
+
+
+@dataclass
+class GraphSpec:
+    """One graph: the module, example inputs by name (their shapes are the graph's), output names."""
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+
+
+class Encode(nn.Module):
+    def __init__(self, encoder: codec.Encoder, sketcher: sketch.Sketch) -> None:
+        super().__init__()
+        self.encoder, self.sketcher = encoder, sketcher
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder(audio[:, sketch.HISTORY_FRAMES - codec.HISTORY_FRAMES :]), self.sketcher(audio)
+
+
+class Prompt(nn.Module):
+    def __init__(self, model: LMDM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, states: Tensor, pooled: Tensor, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        keys, values = self.model.text(states)
+        return keys, values, self.model.global_tokens(times, pooled)
+
+
+class _Denoise(nn.Module):
+    """Shared by `first` and `step`: the bias of cached rows, beside the fixed visibility among the rows of this pass."""
+
+    def __init__(self, model: LMDM, visible: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("own", visibility.as_bias(visible), persistent=False)
+
+    def bias(self, cache_bias: Tensor) -> Tensor:
+        return torch.cat([cache_bias[None].expand(self.own.shape[0], -1), self.own], 1)
+
+    def targets(self, noisy: Tensor, sketch_rows: Tensor, partner: Tensor | None) -> Tensor:
+        return self.model.target_tokens(noisy, sketch_rows, partner)
+
+
+class First(_Denoise):
+    def forward(
+        self, pending: Tensor, noisy: Tensor, sketch_rows: Tensor, partner: Tensor, told: Tensor, cos: Tensor, sin: Tensor,
+        cache_bias: Tensor, cache_keys: Tensor, cache_values: Tensor, text_keys: Tensor, text_values: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        clean, targets = self.model.clean_tokens(pending), self.targets(noisy, sketch_rows, partner)
+        v, (keys, values) = self.model(
+            clean, targets, told, (cos, sin), self.bias(cache_bias), (cache_keys, cache_values), (text_keys, text_values)
+        )
+        return v, keys, values
+
+
+class Step(_Denoise):
+    def forward(
+        self, noisy: Tensor, sketch_rows: Tensor, partner: Tensor, told: Tensor, cos: Tensor, sin: Tensor,
+        cache_bias: Tensor, cache_keys: Tensor, cache_values: Tensor, text_keys: Tensor, text_values: Tensor,
+    ) -> Tensor:
+        targets = self.targets(noisy, sketch_rows, partner)
+        past, text = (cache_keys, cache_values), (text_keys, text_values)
+        v, _ = self.model(targets[:, :0], targets, told, (cos, sin), self.bias(cache_bias), past, text)
+        return v
+
+
+class Commit(nn.Module):
+    def __init__(self, model: LMDM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, clean: Tensor, cos: Tensor, sin: Tensor, cache_bias: Tensor, cache_keys: Tensor, cache_values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        rows = torch.zeros(clean.shape[1], clean.shape[1])
+        bias = torch.cat([cache_bias[None].expand(clean.shape[1], -1), rows], 1)
+        return self.model.commit(self.model.clean_tokens(clean), (cos, sin), bias, (cache_keys, cache_values))
+
+
+class Context(nn.Module):
+    def __init__(self, model: LMDM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, clean: Tensor, cos: Tensor, sin: Tensor, cache_bias: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.commit(self.model.clean_tokens(clean), (cos, sin), cache_bias[None], None)
+
+
+def model_graphs(model: LMDM) -> list[GraphSpec]:
+    """The graphs of one LMDM, for its regime."""
+    c = model.config
+    n, past, channels = c.block_latents, c.context_latents, c.latent_channels
+    draw = torch.Generator().manual_seed(0)
+    randn = lambda *shape: torch.randn(*shape, generator=draw)  # noqa: E731
+    rotation = lambda rows: {"cos": randn(rows, c.rotary_width), "sin": randn(rows, c.rotary_width)}  # noqa: E731
+    cache_shape = (c.layers, 1, c.heads, past, c.head_width)
+    text_shape = (c.layers, 1, c.heads, c.text_tokens, c.head_width)
+    cache = {"cache_bias": torch.zeros(past), "cache_keys": randn(*cache_shape), "cache_values": randn(*cache_shape)}
+    text = {"text_keys": randn(*text_shape), "text_values": randn(*text_shape)}
+    target = {
+        "noisy": randn(1, n, channels), "sketch_rows": randn(1, n, c.sketch_channels + 1),
+        "partner": randn(1, n, channels + 1), "told": randn(1, 1, c.width),
+    }
+    clean = randn(1, n, channels)
+    prompt = {"states": randn(1, c.text_tokens, c.text_channels), "pooled": randn(1, c.text_channels), "times": torch.rand(MAX_STEPS)}
+    alone = torch.ones(n + 1, n + 1, dtype=torch.bool)
+    specs = [
+        GraphSpec("prompt", Prompt(model), prompt, ("text_keys", "text_values", "told")),
+        GraphSpec("step", Step(model, alone), {**target, **rotation(n + 1), **cache, **text}, ("v",)),
+    ]
+    if c.regime is Regime.ENC_DEC:
+        window = {"clean": randn(1, past, channels), **rotation(past), "cache_bias": torch.zeros(past)}
+        return [*specs, GraphSpec("context", Context(model), window, ("keys", "values"))]
+    fused = {"pending": clean, **target, **rotation(2 * n + 1), **cache, **text}
+    return [
+        *specs,
+        GraphSpec("first", First(model, visibility.fused(c)), fused, ("v", "keys", "values")),
+        GraphSpec("commit", Commit(model), {"clean": clean, **rotation(n), **cache}, ("keys", "values")),
+    ]
+
+
+def codec_graphs(encoder: codec.Encoder, decoder: Decoder, config: ModelConfig) -> list[GraphSpec]:
+    """Encode and decode for the model's block."""
+    n = config.block_latents
+    audio = torch.randn(1, sketch.HISTORY_FRAMES + n * codec.LATENT_FRAMES, generator=torch.Generator().manual_seed(0)) * 0.1
+    heard = {"audio": audio}
+    state = decoder.initial_state()
+    latents = torch.randn(1, n, codec.LATENT_CHANNELS, generator=torch.Generator().manual_seed(1))
+    names = DecoderState._fields
+    return [
+        GraphSpec("encode", Encode(encoder, sketch.Sketch()), heard, ("latents", "sketch")),
+        GraphSpec("decode", decoder, {"latents": latents, **dict(zip(names, state, strict=True))}, ("samples", *(f"{s}_next" for s in names))),
+    ]

@@ -1,0 +1,164 @@
+"""Pack an engine: codec and LMDM checkpoints -> one bundle, every graph compared with torch on the way.
+
+    python -m engines.export.package --codec build/codec.pt --model build/lmdm.pt --out engines/bundles/reference.ghost
+
+Runs in: export, offline; needs torch and the text encoder. A device needs neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import nn
+
+from engines.backend import WEIGHTS_FILE, WEIGHTS_INDEX, Backend, Weights
+from engines.bundle import write_bundle
+from engines.engine import EngineSpec
+from engines.export.graphs import MAX_STEPS, GraphSpec, codec_graphs, model_graphs
+from engines.export.onnx import SharedWeights, round_parameters, to_onnx
+from engines.lmdm import codec, decoder, sketch, text
+from engines.lmdm.config import ModelConfig, Regime
+from engines.lmdm.decoder import Decoder, DecoderState, SpectrumNet
+from engines.lmdm.model import LMDM
+from engines.ort import OrtBackend
+from engines.train import checkpoint
+from engines.train.instruments import PHRASES
+
+TOLERANCE = 1e-4
+LICENCES = ("code and weights: MIT", "trained on renderings with FluidR3 GM (MIT) and on guitar stems by Carlos Viola Iborra (MIT-style)")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is not in the checkpoints."""
+
+    name: str
+    release: str
+    created: str
+    steps: int
+    use_partner: bool
+
+
+def load_codec(path: Path) -> SpectrumNet:
+    net = SpectrumNet()
+    net.load_state_dict(checkpoint.load(path)["net"])
+    return net.eval()
+
+
+def load_model(path: Path) -> LMDM:
+    """The averaged weights of a training checkpoint."""
+    state = checkpoint.load(path)
+    facts = json.loads(state["config"])
+    model = LMDM(ModelConfig(**{**facts, "regime": Regime(facts["regime"])}))
+    model.load_state_dict(state["average"])
+    return model.eval()
+
+
+def engine_arrays(model: LMDM, decode: Decoder, prompts: list[text.Prompt]) -> dict[str, np.ndarray]:
+    """What the engine itself needs, beside its graphs."""
+    arrays = {"inv_freq": model.transformer.rotary_pos_emb.inv_freq.numpy()}
+    for name, value in zip(DecoderState._fields, decode.initial_state(), strict=True):
+        arrays[f"decoder/{name}"] = value.numpy()
+    for i, prompt in enumerate(prompts):
+        arrays[f"prompt/{i}/states"] = prompt.states[None].numpy()
+        arrays[f"prompt/{i}/pooled"] = prompt.pooled[None].numpy()
+    return arrays
+
+
+@torch.inference_mode()
+def largest_difference(spec: GraphSpec, backend: Backend, onnx: bytes, weights: Weights) -> dict[str, float]:
+    """Per output: the largest difference between torch and `backend`, relative to the output's largest value where that is over 1."""
+    expected = spec.module(*spec.inputs.values())
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    found = backend.load(onnx, weights.for_graph(spec.name))({name: value.numpy() for name, value in spec.inputs.items()})
+    return {
+        name: float(np.abs(e.numpy() - f).max() / max(1.0, float(e.abs().max())))
+        for name, e, f in zip(spec.outputs, expected, found, strict=True)
+    }
+
+
+def compared(output: str) -> bool:
+    """The carried phase of bins that hold nothing is arbitrary; it is compared through the samples that it makes."""
+    return output != "phase_next"
+
+
+def build_files(model: LMDM, net: SpectrumNet, prompts: list[text.Prompt]) -> tuple[dict[str, bytes], dict[str, dict[str, float]]]:
+    """Round, export and compare -> the bundle's files, and differences per graph and output."""
+    for module in (model, net):
+        round_parameters(module)
+    decode = Decoder(net, model.config.block_latents).eval()
+    specs = [*model_graphs(model), *codec_graphs(net.encoder, decode, model.config)]
+    shared, files = SharedWeights(), {}
+    for name, array in engine_arrays(model, decode, prompts).items():
+        shared.add(name, array)
+    for spec in track(specs, description="exporting"):
+        files[f"{spec.name}.onnx"] = shared.take(spec.name, to_onnx(spec)).SerializeToString()
+    files |= shared.files()
+    weights = Weights(json.loads(files[WEIGHTS_INDEX]), files[WEIGHTS_FILE])
+    backend = OrtBackend()
+    return files, {spec.name: largest_difference(spec, backend, files[f"{spec.name}.onnx"], weights) for spec in specs}
+
+
+def manifest_of(recipe: Recipe, model: LMDM, parity: dict[str, dict[str, float]], names: list[str]) -> dict[str, object]:
+    spec = EngineSpec(
+        recipe.name, codec.SAMPLE_RATE, model.config.block_latents * codec.LATENT_FRAMES, decoder.DELAY_FRAMES, tuple(names), recipe.steps, MAX_STEPS
+    )
+    facts = {
+        "config": asdict(model.config), "use_partner": recipe.use_partner, "history_frames": sketch.HISTORY_FRAMES,
+        "decoder_state": list(DecoderState._fields), "parameters": count(model),
+    }
+    head = {"kind": "lmdm", "name": recipe.name, "release": recipe.release, "created": recipe.created, "licences": list(LICENCES)}
+    return {**head, "engine": asdict(spec), "model": facts, "parity_torch_onnxruntime": parity}
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def show(parity: dict[str, dict[str, float]]) -> bool:
+    """Print the parity table; True if every compared output is within tolerance."""
+    table = Table("graph", "output", "torch - onnxruntime", title="parity")
+    good = True
+    for graph, outputs in parity.items():
+        for output, value in outputs.items():
+            good &= value <= TOLERANCE or not compared(output)
+            table.add_row(graph, output, f"{value:.1e}" if compared(output) else f"{value:.1e} (not compared)")
+    Console().print(table)
+    return good
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pack checkpoints into a bundle.")
+    parser.add_argument("--codec", type=Path, default=Path("build/codec.pt"))
+    parser.add_argument("--model", type=Path, default=Path("build/lmdm.pt"))
+    parser.add_argument("--out", type=Path, default=Path("build/engine.ghost"))
+    parser.add_argument("--name", default="reference")
+    parser.add_argument("--release", default="1")
+    parser.add_argument("--created", default=date.today().isoformat())
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--partner", action=argparse.BooleanOptionalAction, default=True, help="tell the target what was heard, beside its sketch")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    recipe = Recipe(args.name, args.release, args.created, args.steps, args.partner)
+    names = [phrases[0] for phrases in PHRASES.values()]
+    model = load_model(args.model)
+    files, parity = build_files(model, load_codec(args.codec), [text.encode(name) for name in names])
+    if not show(parity):
+        sys.exit(f"a graph differs from torch by more than {TOLERANCE}: not packed")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_bundle(args.out, manifest_of(recipe, model, parity, names), files)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What the evaluation measures of a signal: distance in log-mel, level, drift, silence, and how sure a mean is.
+
+Log-mel here is the codec's: stacked (T, 512), normalised; DB_PER_UNIT brings a difference to dB. Everything is a pure function.
+
+Shapes: N sample, T latent, M mel band (128). Runs in: evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engines.lmdm import codec
+
+FLOOR_DB = -120.0
+LATENTS_PER_MINUTE = 60 * codec.SAMPLE_RATE / codec.LATENT_FRAMES
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over scores, with the bounds that hold 95 % of its bootstrap resamples."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(groups: Mapping[str, Sequence[float]], seed: int = 0) -> Interval:
+    """The mean of group means, and its confidence interval when groups (scores) are drawn again with replacement.
+
+    Clips of one score are alike, so the score is what is drawn, not the clip.
+    """
+    means = np.array([np.mean(values) for values in groups.values() if len(values)])
+    if not len(means):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    draws = np.random.default_rng(seed).integers(0, len(means), (RESAMPLES, len(means)))
+    low, high = np.percentile(means[draws].mean(1), [2.5, 97.5])
+    return Interval(float(means.mean()), float(low), float(high))
+
+
+def mel_error_db(made: Tensor, wanted: Tensor) -> float:
+    """Mean absolute difference of two aligned log-mels, in dB. It rewards the average: never rank engines by it alone."""
+    frames = min(len(made), len(wanted))
+    return float((made[:frames] - wanted[:frames]).abs().mean()) * codec.DB_PER_UNIT
+
+
+def level_db(audio: NDArray[np.float32]) -> float:
+    """RMS level in dB below full scale."""
+    return max(FLOOR_DB, 10 * float(np.log10(np.mean(np.square(audio, dtype=np.float64)) + 1e-12)))
+
+
+def loudest_second_db(audio: NDArray[np.float32], rate_hz: int) -> float:
+    """RMS level of the loudest whole second (or of everything, if there is less than one)."""
+    seconds = [audio[i : i + rate_hz] for i in range(0, max(1, len(audio) - rate_hz + 1), rate_hz)]
+    return max(level_db(second) for second in seconds)
+
+
+def band_hz() -> Tensor:
+    """(128,): the centre of each mel band."""
+    low, high = (2595 * np.log10(1 + hz / 700) for hz in (codec.MEL_LOW_HZ, codec.MEL_HIGH_HZ))
+    return 700 * (10 ** (torch.linspace(low, high, codec.MELS + 2)[1:-1] / 2595) - 1)
+
+
+def centroid_hz(mel: Tensor) -> float:
+    """Centre of gravity of the mel magnitudes of (T, 512) log-mel, over all time."""
+    bands = (codec.denormalise_mel(mel) - codec.MEL_FLOOR).clamp(min=0).unflatten(-1, (codec.STACK, codec.MELS)).sum((0, 1))
+    return float((bands * band_hz()).sum() / (bands.sum() + 1e-9))
+
+
+@dataclass(frozen=True)
+class Minute:
+    """One minute of a long rollout."""
+
+    level_db: float  # mean log-mel
+    centroid_hz: float
+    error_db: float  # log-mel against the true target
+
+
+def minutes(made: Tensor, wanted: Tensor) -> list[Minute]:
+    """Cut a long rollout (T, 512) and its aligned true target into minutes."""
+    count = int(min(len(made), len(wanted)) / LATENTS_PER_MINUTE + 0.01)
+    edges = [round(i * LATENTS_PER_MINUTE) for i in range(count + 1)]
+    rows = [(made[a:b], wanted[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [Minute(float(m.mean()) * codec.DB_PER_UNIT, centroid_hz(m), mel_error_db(m, w)) for m, w in rows]
+
+
+def drift_db(rollout: Sequence[Minute]) -> float:
+    """How far the level of any minute is from that of the first; the input repeats, so a steady engine has almost none."""
+    return max((abs(m.level_db - rollout[0].level_db) for m in rollout), default=float("nan"))

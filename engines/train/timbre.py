@@ -1,0 +1,148 @@
+"""A judge of timbre: which instrument plays, told from one second of codec latents.
+
+A small network on window statistics, trained on the true renderings of the training split. It never sees an engine's output, and
+its accuracy on true renderings of unseen scores says how far it can be trusted. It has its own PCA, fitted to the same corpus, so
+that it judges every engine alike.
+
+Shapes: B window, T latent, M stacked log-mel (512). Runs in: evaluation, offline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engines.lmdm import codec
+from engines.train import checkpoint
+from engines.train.codec import fit_encoder
+from engines.train.instruments import GUITARS, TARGETS
+
+WINDOW_LATENTS = 21  # 0.98 s
+WINDOW_FRAMES = WINDOW_LATENTS * codec.LATENT_FRAMES
+CLASSES = (*TARGETS, "guitar")
+GUITAR = len(TARGETS)
+QUIET = 2e-3  # mean mel magnitude below which a window holds too little to judge
+GAINS_DB = (-8.0, 0.0, 6.0)  # each part is also shown quieter or louder, so that level is no clue
+TRAINING_STEPS, BATCH = 2500, 256
+
+
+def magnitudes(mel: Tensor) -> Tensor:
+    return (codec.denormalise_mel(mel) - codec.MEL_FLOOR).clamp(min=0)
+
+
+def cut(rows: Tensor) -> Tensor:
+    """(T, D) -> windows (B, 21, D); what is left over is dropped."""
+    count = len(rows) // WINDOW_LATENTS
+    return rows[: count * WINDOW_LATENTS].unflatten(0, (count, WINDOW_LATENTS))
+
+
+def loud(mel: Tensor) -> Tensor:
+    """Which windows (B,) of stacked log-mel (T, 512) hold enough sound to be judged."""
+    return magnitudes(cut(mel)).mean((1, 2)) > QUIET
+
+
+class Judge(nn.Module):
+    """Window statistics of latents -> one of the target instruments, or "guitar"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = codec.Encoder()
+        features = 3 * codec.LATENT_CHANNELS
+        self.register_buffer("centre", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.register_buffer("mean_mel", torch.zeros(len(CLASSES), codec.STACK * codec.MELS))  # over each class's training parts
+        self.layers = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, len(CLASSES)))
+
+    def features(self, mel: Tensor) -> Tensor:
+        """Stacked log-mel (T, 512) -> mean, deviation and mean change of the latents in each window, (B, 192)."""
+        z = cut(self.encoder.project(mel))
+        return torch.cat([z.mean(1), z.std(1), z.diff(dim=1).abs().mean(1)], 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers((features - self.centre) / self.spread)
+
+    @torch.inference_mode()
+    def hear(self, mel: Tensor) -> Tensor:
+        """Stacked log-mel (T, 512) -> class of each window (B,)."""
+        return self(self.features(mel)).argmax(1)
+
+    @torch.inference_mode()
+    def log_mel(self, audio: NDArray[np.float32]) -> Tensor:
+        """(N,) samples at 44.1 kHz -> stacked log-mel (T, 512); what is left over is dropped."""
+        count = len(audio) // codec.LATENT_FRAMES * codec.LATENT_FRAMES
+        padded = np.concatenate([np.zeros(codec.HISTORY_FRAMES, np.float32), audio[:count]])
+        return self.encoder.log_mel(torch.from_numpy(padded)[None])[0]
+
+
+def parts(folder: Path, split: str) -> Iterator[tuple[int, Tensor]]:
+    """Every rendered part of a split: its class and its stacked log-mel (T, 512)."""
+    for path in sorted(folder.glob(f"{split}*.npz")):
+        with np.load(path) as arrays:
+            for name in arrays.files:
+                kind, _, program = name.partition("_")
+                if kind == "mel":
+                    yield (GUITAR if int(program) in GUITARS else TARGETS.index(int(program))), torch.from_numpy(arrays[name]).float()
+
+
+def examples(judge: Judge, folder: Path, split: str, gains_db: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Features (B, 192) and classes (B,) of the loud windows of a split, each part at the next of `gains_db`."""
+    features, classes = [], []
+    for index, (label, mel) in enumerate(parts(folder, split)):
+        keep = loud(mel)
+        gain = 10 ** (gains_db[index % len(gains_db)] / 20)
+        rows = judge.features(codec.normalise_mel(magnitudes(mel) * gain))[keep]
+        features.append(rows)
+        classes.append(torch.full((len(rows),), label))
+    return torch.cat(features), torch.cat(classes)
+
+
+@torch.no_grad()
+def _fit_statistics(judge: Judge, folder: Path, features: Tensor) -> None:
+    judge.centre.copy_(features.mean(0))
+    judge.spread.copy_(features.std(0) + 1e-3)
+    counts = torch.zeros(len(CLASSES), 1)
+    for label, mel in parts(folder, "train"):
+        judge.mean_mel[label] += mel.mean(0)
+        counts[label] += 1
+    judge.mean_mel /= counts.clamp(min=1)
+
+
+def train(folder: Path, seed: int = 0) -> tuple[Judge, float]:
+    """A judge for the corpus in `folder`, and its accuracy on the true renderings of the `val` split."""
+    torch.manual_seed(seed)
+    judge = Judge()
+    fit_encoder(judge.encoder, folder)
+    with torch.no_grad():
+        features, classes = examples(judge, folder, "train", GAINS_DB)
+        unseen, truth = examples(judge, folder, "val", (0.0,))
+    _fit_statistics(judge, folder, features)
+    weights = 1.0 / torch.bincount(classes, minlength=len(CLASSES)).clamp(min=1)[classes]
+    optimiser = torch.optim.Adam(judge.layers.parameters(), 2e-3, weight_decay=1e-4)
+    for _ in range(TRAINING_STEPS):
+        batch = torch.multinomial(weights, BATCH, replacement=True)
+        loss = F.cross_entropy(judge(features[batch]), classes[batch])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    judge.eval()
+    with torch.inference_mode():
+        accuracy = (judge(unseen).argmax(1) == truth).float().mean()
+    return judge, float(accuracy)
+
+
+def open_judge(folder: Path, kept: Path, seed: int = 0) -> tuple[Judge, float]:
+    """The judge kept in the file `kept`, or a new one that is then kept there."""
+    if kept.exists():
+        state = checkpoint.load(kept)
+        judge = Judge()
+        judge.load_state_dict(state["judge"])
+        return judge.eval(), float(state["accuracy"])
+    judge, accuracy = train(folder, seed)
+    checkpoint.save(kept, {"judge": judge.state_dict(), "accuracy": accuracy})
+    return judge, accuracy
