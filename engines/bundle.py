@@ -146,7 +146,8 @@ def write_bundle(path: Path | str, manifest: Mapping[str, Any], files: Mapping[s
             _store(archive, MANIFEST, json.dumps(facts, indent=1, ensure_ascii=False).encode())
             for name in sorted(files):
                 _store(archive, name, files[name])
-        with partial.open("rb") as raw:
+            archive.close()
+            raw.flush()
             os.fsync(raw.fileno())
         os.replace(partial, path)
     finally:
