@@ -9,14 +9,17 @@ Shapes: N sample, K band (24), S segment. Runs in: evaluation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from engines.lmdm import codec, decoder
+from engines.lmdm.stream import StreamingEngine
 from engines.train import checkpoint
 
 BLOCK_LATENTS = 8
@@ -30,27 +33,62 @@ Samples = NDArray[np.float32]
 Values = NDArray[np.float64]
 
 
+Encode = Callable[[Samples], Any]  # history and one block of samples -> latents
+Decode = Callable[[Any], Samples]  # latents -> one block of samples
+
+
+@dataclass(frozen=True)
 class RoundTrip:
-    """Audio -> latents -> audio, block by block with the streaming decoder, as the engine decodes."""
+    """Audio -> latents -> audio, block by block with the streaming decoder, as an engine encodes and decodes."""
 
-    def __init__(self, checkpoint_path: Path) -> None:
-        net = decoder.SpectrumNet()
-        net.load_state_dict(checkpoint.load(checkpoint_path)["net"])
-        self.net, self.decoder = net.eval(), decoder.Decoder(net, BLOCK_LATENTS).eval()
+    start: Callable[[], tuple[Encode, Decode]]  # a fresh stream
+    history_frames: int
+    delay_frames: int
+    block_frames: int
 
-    @torch.inference_mode()
     def __call__(self, audio: Samples) -> Samples:
         """(N,) -> (N,), aligned: the decoder's delay is taken off."""
-        blocks = -(-(len(audio) + decoder.DELAY_FRAMES) // BLOCK_FRAMES)
-        padded = np.zeros(codec.HISTORY_FRAMES + blocks * BLOCK_FRAMES, np.float32)
-        padded[codec.HISTORY_FRAMES : codec.HISTORY_FRAMES + len(audio)] = audio
-        state: tuple[torch.Tensor, ...] = self.decoder.initial_state()
-        out = []
-        for start in range(0, blocks * BLOCK_FRAMES, BLOCK_FRAMES):
-            heard = torch.from_numpy(padded[start : start + codec.HISTORY_FRAMES + BLOCK_FRAMES])[None]
-            samples, *state = self.decoder(self.net.encoder(heard), *state)
-            out.append(samples.numpy())
-        return np.concatenate(out)[decoder.DELAY_FRAMES : decoder.DELAY_FRAMES + len(audio)]
+        encode, decode = self.start()
+        blocks = -(-(len(audio) + self.delay_frames) // self.block_frames)
+        padded = np.zeros(self.history_frames + blocks * self.block_frames, np.float32)
+        padded[self.history_frames : self.history_frames + len(audio)] = audio
+        pieces = [padded[i * self.block_frames :][: self.history_frames + self.block_frames] for i in range(blocks)]
+        return np.concatenate([decode(encode(piece)) for piece in pieces])[self.delay_frames : self.delay_frames + len(audio)]
+
+    @classmethod
+    def of_engine(cls, engine: StreamingEngine) -> RoundTrip:
+        """By the graphs that play."""
+
+        def start() -> tuple[Encode, Decode]:
+            state = {name: engine.weights.array(f"decoder/{name}") for name in engine.state.decoder}
+
+            def decode(latents: Any) -> Samples:
+                samples, *rest = engine.graphs["decode"]({"latents": latents, **state})
+                state.update(zip(state, rest, strict=True))
+                return np.asarray(samples)
+
+            return (lambda audio: engine.graphs["encode"]({"audio": audio[None]})[0]), decode
+
+        return cls(start, engine.facts.history_frames, engine.spec.codec_delay_frames, engine.spec.block_frames)
+
+    @classmethod
+    def of_checkpoint(cls, path: Path) -> RoundTrip:
+        """By a codec in training."""
+        net = decoder.SpectrumNet()
+        net.load_state_dict(checkpoint.load(path)["net"])
+        graph = decoder.Decoder(net.eval(), BLOCK_LATENTS).eval()
+
+        def start() -> tuple[Encode, Decode]:
+            state: list[torch.Tensor] = list(graph.initial_state())
+
+            @torch.inference_mode()
+            def decode(latents: Any) -> Samples:
+                samples, *state[:] = graph(latents, *state)
+                return np.asarray(samples.numpy())
+
+            return torch.inference_mode()(lambda audio: net.encoder(torch.from_numpy(audio)[None])), decode
+
+        return cls(start, codec.HISTORY_FRAMES, decoder.DELAY_FRAMES, BLOCK_FRAMES)
 
 
 def _frames(audio: Samples, size: int) -> Samples:

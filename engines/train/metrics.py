@@ -7,6 +7,7 @@ Shapes: N sample, T latent, M mel band (128). Runs in: evaluation.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,7 +87,7 @@ def minutes(made: Tensor, wanted: Tensor) -> list[Minute]:
     """Cut a long rollout (T, 512) and its aligned true target into minutes."""
     count = int(min(len(made), len(wanted)) / LATENTS_PER_MINUTE + 0.01)
     edges = [round(i * LATENTS_PER_MINUTE) for i in range(count + 1)]
-    rows = [(made[a:b], wanted[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    rows = [(made[a:b], wanted[a:b]) for a, b in itertools.pairwise(edges)]
     return [Minute(float(m.mean()) * codec.DB_PER_UNIT, centroid_hz(m), mel_error_db(m, w)) for m, w in rows]
 
 

@@ -25,6 +25,7 @@ from engines.train.instruments import GUITARS, TARGETS
 
 WINDOW_LATENTS = 21  # 0.98 s
 WINDOW_FRAMES = WINDOW_LATENTS * codec.LATENT_FRAMES
+PIECE_FRAMES = 64 * codec.LATENT_FRAMES
 CLASSES = (*TARGETS, "guitar")
 GUITAR = len(TARGETS)
 QUIET = 2e-3  # mean mel magnitude below which a window holds too little to judge
@@ -50,13 +51,17 @@ def loud(mel: Tensor) -> Tensor:
 class Judge(nn.Module):
     """Window statistics of latents -> one of the target instruments, or "guitar"."""
 
+    centre: Tensor
+    spread: Tensor
+    mean_mel: Tensor  # (11, 512) mean log-mel of each class's training parts
+
     def __init__(self) -> None:
         super().__init__()
         self.encoder = codec.Encoder()
         features = 3 * codec.LATENT_CHANNELS
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
-        self.register_buffer("mean_mel", torch.zeros(len(CLASSES), codec.STACK * codec.MELS))  # over each class's training parts
+        self.register_buffer("mean_mel", torch.zeros(len(CLASSES), codec.STACK * codec.MELS))
         self.layers = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, len(CLASSES)))
 
     def features(self, mel: Tensor) -> Tensor:
@@ -74,10 +79,11 @@ class Judge(nn.Module):
 
     @torch.inference_mode()
     def log_mel(self, audio: NDArray[np.float32]) -> Tensor:
-        """(N,) samples at 44.1 kHz -> stacked log-mel (T, 512); what is left over is dropped."""
+        """(N,) samples at 44.1 kHz -> stacked log-mel (T, 512); what is left over is dropped. In pieces, to save memory."""
         count = len(audio) // codec.LATENT_FRAMES * codec.LATENT_FRAMES
-        padded = np.concatenate([np.zeros(codec.HISTORY_FRAMES, np.float32), audio[:count]])
-        return self.encoder.log_mel(torch.from_numpy(padded)[None])[0]
+        padded = torch.from_numpy(np.concatenate([np.zeros(codec.HISTORY_FRAMES, np.float32), audio[:count]]))[None]
+        pieces = [padded[:, start : start + codec.HISTORY_FRAMES + PIECE_FRAMES] for start in range(0, count, PIECE_FRAMES)]
+        return torch.cat([self.encoder.log_mel(piece)[0] for piece in pieces])
 
 
 def parts(folder: Path, split: str) -> Iterator[tuple[int, Tensor]]:
@@ -120,7 +126,6 @@ def train(folder: Path, seed: int = 0) -> tuple[Judge, float]:
     fit_encoder(judge.encoder, folder)
     with torch.no_grad():
         features, classes = examples(judge, folder, "train", GAINS_DB)
-        unseen, truth = examples(judge, folder, "val", (0.0,))
     _fit_statistics(judge, folder, features)
     weights = 1.0 / torch.bincount(classes, minlength=len(CLASSES)).clamp(min=1)[classes]
     optimiser = torch.optim.Adam(judge.layers.parameters(), 2e-3, weight_decay=1e-4)
@@ -131,9 +136,14 @@ def train(folder: Path, seed: int = 0) -> tuple[Judge, float]:
         loss.backward()
         optimiser.step()
     judge.eval()
-    with torch.inference_mode():
-        accuracy = (judge(unseen).argmax(1) == truth).float().mean()
-    return judge, float(accuracy)
+    return judge, accuracy(judge, folder, "val")
+
+
+@torch.inference_mode()
+def accuracy(judge: Judge, folder: Path, split: str) -> float:
+    """How often the judge is right about the true renderings of a split."""
+    features, classes = examples(judge, folder, split, (0.0,))
+    return float((judge(features).argmax(1) == classes).float().mean()) if len(classes) else float("nan")
 
 
 def open_judge(folder: Path, kept: Path, seed: int = 0) -> tuple[Judge, float]:
@@ -143,6 +153,6 @@ def open_judge(folder: Path, kept: Path, seed: int = 0) -> tuple[Judge, float]:
         judge = Judge()
         judge.load_state_dict(state["judge"])
         return judge.eval(), float(state["accuracy"])
-    judge, accuracy = train(folder, seed)
-    checkpoint.save(kept, {"judge": judge.state_dict(), "accuracy": accuracy})
-    return judge, accuracy
+    judge, right = train(folder, seed)
+    checkpoint.save(kept, {"judge": judge.state_dict(), "accuracy": right})
+    return judge, right

@@ -1,0 +1,329 @@
+"""The evaluation as a page: tables, a picture, and the same as JSON for machines.
+
+Runs in: evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from engines.engine import EngineSpec
+from engines.lmdm import codec
+from engines.train import metrics
+
+SYSTEMS = (
+    "engine", "engine, unseen wording", "true target", "true target through the codec", "copy of the input", "mean spectrum",
+    "shuffled conditioning",
+)
+PICTURE_LATENTS = 215  # ten seconds
+GOALS = {"timbre": 0.85, "share": 0.75, "drift_db": 2.0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One signal, judged. What can't be known is NaN."""
+
+    split: str
+    score: str
+    instrument: str
+    guitar: str
+    system: str
+    note_player: float  # note-F against the player
+    note_target: float  # note-F against the true target
+    timbre: float  # share of the active windows that sound like the instrument asked for
+    mel_db: float  # log-mel distance from the true target
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Level of the loudest second while nothing is played."""
+
+    instrument: str
+    fresh_db: float  # from the start
+    after_music_db: float  # well after having played
+
+
+@dataclass(frozen=True)
+class TripRow:
+    """One sound, through the codec and back."""
+
+    sound: str
+    mel_db: float
+    note_f: float
+    rough_db: float
+    hop_db: float
+    edge: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the picture shows: stacked log-mel (T, 512) of one clip."""
+
+    guitar: str
+    instrument: str
+    player: Tensor
+    answer: Tensor
+    truth: Tensor
+
+
+@dataclass
+class Evaluation:
+    """Everything that was measured."""
+
+    address: str
+    spec: EngineSpec
+    steps: int
+    seed: int
+    command: str
+    judge_accuracy: float  # on true renderings of unseen scores
+    judge_accuracy_cross: float  # ... on another bank
+    rows: list[Row] = field(default_factory=list)
+    drift: dict[str, list[metrics.Minute]] = field(default_factory=dict)
+    silence: list[Silence] = field(default_factory=list)
+    codec: list[TripRow] = field(default_factory=list)
+    block_ms: list[float] = field(default_factory=list)
+    example: Example | None = None
+
+    def values(self, split: str, system: str, measure: str, **where: str) -> metrics.Interval:
+        """Mean of `measure` over scores, of the rows that match."""
+        groups: dict[str, list[float]] = defaultdict(list)
+        for row in self.rows:
+            matches = row.split == split and row.system == system and all(getattr(row, k) == v for k, v in where.items())
+            if matches and not math.isnan(getattr(row, measure)):
+                groups[row.score].append(getattr(row, measure))
+        return metrics.interval(groups, self.seed)
+
+    def note_share(self, split: str = "val") -> float:
+        """The engine's note-F against the player, as a share of what the true target reaches."""
+        true = self.values(split, "true target", "note_player").mean
+        return self.values(split, "engine", "note_player").mean / true if true else math.nan
+
+    def drift_db(self) -> float:
+        return max((metrics.drift_db(rollout) for rollout in self.drift.values()), default=math.nan)
+
+
+def number(value: float, digits: int = 2) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def bounds(value: metrics.Interval, digits: int = 2) -> str:
+    if math.isnan(value.mean):
+        return "n/a"
+    return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def goals(result: Evaluation) -> str:
+    """The three figures that a first engine is asked for."""
+    timbre, share, drift = result.values("val", "engine", "timbre").mean, result.note_share(), result.drift_db()
+    minutes = max((len(rollout) for rollout in result.drift.values()), default=0)
+    rows = [
+        ("Requested timbre recognised", f">= {GOALS['timbre']:.0%}", f"{timbre:.1%}", timbre >= GOALS["timbre"]),
+        ("Note-F against the player, against the true target's", f">= {GOALS['share']:.2f}", number(share), share >= GOALS["share"]),
+        (f"Level drift over {minutes} minutes", f"<= {GOALS['drift_db']:.0f} dB", f"{number(drift)} dB", drift <= GOALS["drift_db"]),
+    ]
+    return table(("", "asked", "measured", "met"), [(name, asked, got, "yes" if met else "**no**") for name, asked, got, met in rows])
+
+
+def systems(result: Evaluation, split: str) -> str:
+    """Engine, ceilings and baselines on one split."""
+    measures = ("note_player", "note_target", "timbre", "mel_db")
+    rows = []
+    for system in SYSTEMS:
+        values = [result.values(split, system, measure) for measure in measures]
+        if not all(math.isnan(value.mean) for value in values):
+            rows.append([system, *map(bounds, values)])
+    return table(("", "note-F, player", "note-F, target", "timbre", "log-mel dB"), rows)
+
+
+def instruments(result: Evaluation, split: str) -> str:
+    rows = []
+    for name in dict.fromkeys(row.instrument for row in result.rows if row.split == split):
+        engine = [result.values(split, "engine", m, instrument=name).mean for m in ("note_player", "note_target", "timbre", "mel_db")]
+        true = [result.values(split, "true target", m, instrument=name).mean for m in ("note_player", "timbre")]
+        rows.append([name, *map(number, engine), *map(number, true)])
+    head = ("asked for", "note-F, player", "note-F, target", "timbre", "log-mel dB", "true: note-F, player", "true: timbre")
+    return table(head, rows)
+
+
+def guitars(result: Evaluation) -> str:
+    rows = []
+    for name in dict.fromkeys(row.guitar for row in result.rows if row.split == "val"):
+        values = [result.values("val", "engine", m, guitar=name).mean for m in ("note_player", "timbre", "mel_db")]
+        true = result.values("val", "true target", "note_player", guitar=name).mean
+        rows.append([name, *map(number, values), number(true)])
+    return table(("played on", "note-F, player", "timbre", "log-mel dB", "true: note-F, player"), rows)
+
+
+def real(result: Evaluation) -> str:
+    """Real guitars, by kind and then one by one."""
+    kinds = sorted({row.split for row in result.rows if row.split.startswith("real")})
+    rows = [[f"**{k}**", "", *(bounds(result.values(k, "engine", m)) for m in ("note_player", "timbre"))] for k in kinds]
+    for kind in kinds:
+        for name in dict.fromkeys(row.score for row in result.rows if row.split == kind):
+            asked = ", ".join(row.instrument for row in result.rows if row.split == kind and row.score == name)
+            rows.append([name, asked, *(number(result.values(kind, "engine", m, score=name).mean) for m in ("note_player", "timbre"))])
+    return table(("recording", "asked for", "note-F, player", "timbre"), rows)
+
+
+def drift(result: Evaluation) -> str:
+    rows = []
+    for name, rollout in result.drift.items():
+        for index, minute in enumerate(rollout):
+            change = minute.level_db - rollout[0].level_db
+            rows.append([f"{name}, minute {index + 1}", f"{change:+.2f}", f"{minute.centroid_hz:.0f}", number(minute.error_db)])
+    return table(("", "level against minute 1, dB", "centroid, Hz", "log-mel dB from true target"), rows)
+
+
+def silences(result: Evaluation) -> str:
+    return table(("asked for", "from the start, dBFS", "after music, dBFS"), [
+        [row.instrument, number(row.fresh_db, 0), number(row.after_music_db, 0)] for row in result.silence
+    ])
+
+
+def trips(result: Evaluation) -> str:
+    rows = [[r.sound, *map(number, (r.mel_db, r.note_f, r.rough_db, r.hop_db, r.edge))] for r in result.codec]
+    means = [float(np.mean([getattr(r, m) for r in result.codec])) for m in ("mel_db", "note_f", "rough_db", "hop_db", "edge")]
+    return table(("sound", "log-mel dB", "note-F", "rough dB", "hop dB", "edge"), [*rows, ["**mean**", *map(number, means)]])
+
+
+def cost(result: Evaluation) -> str:
+    if not result.block_ms:
+        return ""
+    p50, p99 = np.percentile(result.block_ms, [50, 99])
+    block_ms = 1000 * result.spec.block_frames / result.spec.sample_rate
+    return (
+        f"{len(result.block_ms):,} blocks of {block_ms:.0f} ms were played; each took {p50:.1f} ms of CPU time on one thread "
+        f"(median; p99 {p99:.1f} ms = {p99 / block_ms:.0%} of the block), on a machine that did other work meanwhile.\n"
+    )
+
+
+METHOD = """\
+- **note-F**: frame-wise F-measure of the notes that basic-pitch hears (activation > 0.4), after the delay is taken off. Against the
+  player it says how well the engine follows; the true target's own value is the ceiling, because other instruments ring otherwise.
+- **timbre**: a small classifier on one-second windows of codec latents, trained on true renderings of the training scores only; ten
+  instruments and "guitar". Only windows in which the true target (or the real guitar) sounds are counted.
+- **log-mel dB**: mean absolute difference from the true target. It rewards the average of all plausible answers, so it never ranks
+  engines or step counts by itself.
+- Scores are unseen; *cross* is also another soundfont, for guitars and targets, on which the classifier itself is less sure.
+- Brackets: 95 % bootstrap interval over scores (or recordings). Every input is brought to the same RMS level.
+- *Shuffled conditioning* is the engine's answer to another score with the same prompt. *Mean spectrum* is the target instrument's mean
+  log-mel, held; it has no notes.
+- Missing: regression by a network of the same size as a baseline (a later issue), and listeners: nobody has rated this by ear.
+"""
+
+
+def markdown(result: Evaluation) -> str:
+    spec = result.spec
+    sections: list[tuple[str, str]] = [
+        ("What is asked of it", goals(result)),
+        ("Unseen scores", systems(result, "val") + "\n![](evaluation.png)\n"),
+        ("By instrument", instruments(result, "val")),
+        ("By guitar", guitars(result)),
+        ("Unseen scores on another soundfont", systems(result, "cross")),
+        ("Real guitar", real(result)),
+        ("Ten minutes" if len(next(iter(result.drift.values()), [])) == 10 else "Minutes on end", drift(result)),
+        ("Silence in", silences(result)),
+    ]
+    if result.codec:
+        sections.append(("The codec alone", trips(result)))
+    sections += [("Cost", cost(result)), ("How it was measured", METHOD)]
+    head = (
+        f"# Evaluation: {spec.name}\n\n`{result.command}`\n\n"
+        f"{result.steps} denoising steps per block of {spec.block_frames} frames, seed {result.seed}. "
+        f"The timbre judge is right about {result.judge_accuracy:.1%} of true renderings of unseen scores, and about "
+        f"{result.judge_accuracy_cross:.1%} of those on another soundfont.\n"
+    )
+    return head + "".join(f"\n## {title}\n\n{body}" for title, body in sections)
+
+
+def picture(result: Evaluation, path: Path) -> None:
+    """Bars by instrument, drift, and one clip as spectrograms."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    axes = figure.subplots(2, 3)
+    _bars(axes[0, 0], result, "note_player", "note-F against the player")
+    _bars(axes[0, 1], result, "timbre", "timbre")
+    _drift_lines(axes[0, 2], result)
+    if result.example:
+        shown = result.example
+        _spectrum(axes[1, 0], shown.player, f"played: {shown.guitar}")
+        _spectrum(axes[1, 1], shown.answer, f"engine: {shown.instrument}")
+        _spectrum(axes[1, 2], shown.truth, "true target")
+    figure.savefig(path, dpi=72)
+
+
+def _bars(axes: Any, result: Evaluation, measure: str, title: str) -> None:
+    names = list(dict.fromkeys(row.instrument for row in result.rows if row.split == "val"))
+    at = np.arange(len(names))
+    for shift, system, colour in ((-0.2, "engine", "#2b6cb0"), (0.2, "true target", "#cbd5e0")):
+        means = [result.values("val", system, measure, instrument=name).mean for name in names]
+        axes.barh(at + shift, means, 0.4, label=system, color=colour)
+    axes.set(title=title, xlim=(0, 1), yticks=at, yticklabels=names)
+    axes.invert_yaxis()
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
+
+
+def _drift_lines(axes: Any, result: Evaluation) -> None:
+    for name, rollout in result.drift.items():
+        axes.plot(range(1, len(rollout) + 1), [m.level_db - rollout[0].level_db for m in rollout], marker="o", label=name)
+    longest = max((len(rollout) for rollout in result.drift.values()), default=1)
+    axes.set(title="level against minute 1, dB", xlabel="minute", ylim=(-3, 3), xticks=range(1, longest + 1))
+    axes.legend(frameon=False)
+
+
+def _spectrum(axes: Any, mel: Tensor, title: str) -> None:
+    rows = mel[:PICTURE_LATENTS].unflatten(-1, (codec.STACK, codec.MELS)).flatten(0, 1).T.numpy()
+    seconds = rows.shape[1] * codec.HOP_FRAMES / codec.SAMPLE_RATE
+    axes.imshow(rows, origin="lower", aspect="auto", extent=(0, seconds, 0, codec.MELS), vmin=-2.2, vmax=2, cmap="magma")
+    axes.set(title=title, xlabel="seconds", ylabel="mel band")
+
+
+def as_json(result: Evaluation) -> str:
+    timbre = result.values("val", "engine", "timbre").mean
+    facts = {
+        "engine": result.address, "steps": result.steps, "seed": result.seed, "command": result.command, "spec": asdict(result.spec),
+        "judge_accuracy": result.judge_accuracy, "judge_accuracy_cross": result.judge_accuracy_cross,
+        "summary": {"timbre": timbre, "note_share": result.note_share(), "drift_db": result.drift_db()},
+        "rows": [asdict(row) for row in result.rows],
+        "drift": {name: [asdict(minute) for minute in rollout] for name, rollout in result.drift.items()},
+        "silence": [asdict(row) for row in result.silence],
+        "codec": [asdict(row) for row in result.codec],
+    }
+    return json.dumps(_rounded(facts), indent=1)
+
+
+def _rounded(value: object) -> object:
+    """Four digits after the point, and null for what is not known."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 4)
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v) for v in value]
+    return value
+
+
+def write(result: Evaluation, folder: Path) -> list[Path]:
+    """Write evaluation.md, .json and .png into `folder`; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"evaluation.{suffix}" for suffix in ("md", "json", "png")]
+    paths[0].write_text(markdown(result))
+    paths[1].write_text(as_json(result) + "\n")
+    picture(result, paths[2])
+    return paths

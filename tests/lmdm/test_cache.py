@@ -1,0 +1,143 @@
+"""Cached equals uncached, training's pass equals streaming's, the future has no influence: the claims that define the model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from engines.lmdm import sampler, visibility
+from engines.lmdm.config import Regime
+from engines.lmdm.model import LMDM
+from engines.lmdm.rollout import Conditions, rollout, seeded_noise
+
+TOLERANCE = 1e-5
+BLOCKS = 50
+
+
+def conditions(model: LMDM, blocks: int, batch: int = 1) -> Conditions:
+    c = model.config
+    draw = torch.Generator().manual_seed(5)
+    sketch = torch.randn(batch, blocks * c.block_latents, c.sketch_channels + 1, generator=draw)
+    partner = torch.randn(batch, blocks * c.block_latents, c.latent_channels + 1, generator=draw)
+    sketch[..., 0] = partner[..., 0] = 1
+    return Conditions(torch.randn(batch, c.text_tokens, c.text_channels, generator=draw), torch.randn(batch, c.text_channels, generator=draw), sketch, partner)
+
+
+def uncached_velocity(model: LMDM, told: Conditions, made: Tensor, noisy: Tensor, block: int, t: float) -> Tensor:
+    """One pass without any cache over everything that the target may see, at absolute positions."""
+    c = model.config
+    n = c.block_latents
+    first = max(0, block - c.context_blocks) if c.regime is Regime.ENC_DEC else 0
+    clean = made[:, first * n : block * n]
+    latents = torch.arange(clean.shape[1]) + first * n
+    own = torch.arange(n) + block * n
+    rotation = model.transformer.rotary_pos_emb(torch.cat([latents, own, torch.tensor([c.global_position(block)])]))
+    at, rows = torch.cat([latents // n, torch.full((n + 1,), block)]), clean.shape[1]
+    age = at[:, None] - at[None]
+    if c.regime is Regime.ENC_DEC:
+        visible = torch.ones_like(age, dtype=torch.bool)
+    else:
+        visible = (age >= 0) & (age < c.context_blocks)
+        visible[rows:, :rows] = (age[rows:, :rows] > 0) & (age[rows:, :rows] <= c.context_blocks)
+    visible[:rows, rows:] = False
+    targets = model.target_tokens(noisy, *told.block(model, block))
+    told_token = model.global_tokens(torch.tensor([t]), told.pooled)[:, None]
+    v, _ = model(model.clean_tokens(clean), targets, told_token, rotation, visibility.as_bias(visible), None, model.text(told.states))
+    return v
+
+
+@torch.no_grad()
+def test_cached_equals_uncached_over_50_blocks(model: LMDM) -> None:
+    told, noise, times = conditions(model, BLOCKS), seeded_noise(1, 1, model), sampler.schedule(2)
+    cached = rollout(model, told, BLOCKS, times, noise)
+    made = cached[:, :0]
+    for block in range(BLOCKS):
+        x = noise(block, 0)
+        for t, t_next in zip(times, times[1:]):
+            x = sampler.euler(x, uncached_velocity(model, told, made, x, block, t), t, t_next)
+        made = torch.cat([made, x], 1)
+    torch.testing.assert_close(made, cached, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@torch.no_grad()
+def test_training_pass_equals_rollout(causal: LMDM) -> None:
+    """All blocks at once, packed, give the velocities that a rollout sees one block after the other."""
+    c, blocks, t = causal.config, 9, 1.0
+    told, noise = conditions(causal, blocks), seeded_noise(2, 1, causal)
+    made = rollout(causal, told, blocks, [t, 0.0], noise)
+    noisy = torch.cat([noise(block, 0) for block in range(blocks)], 1)
+    rotation = causal.transformer.rotary_pos_emb(visibility.packed_positions(c, blocks))
+    levels = causal.global_tokens(torch.full((blocks,), t), told.pooled.expand(blocks, -1))[None]
+    targets = causal.target_tokens(noisy, told.sketch, told.partner)
+    bias = visibility.as_bias(visibility.packed(c, blocks))
+    v, _ = causal(causal.clean_tokens(made), targets, levels, rotation, bias, None, causal.text(told.states))
+    torch.testing.assert_close(noisy - t * v, made, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@torch.no_grad()
+def test_a_shifted_stream_is_the_same_stream(causal: LMDM) -> None:
+    """Only differences of positions matter, three hours in as at the start."""
+    c = causal.config
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 2 * c.block_latents, c.width)
+
+    def keys_at(first: int) -> Tensor:
+        rotation = causal.transformer.rotary_pos_emb(torch.arange(len(tokens[0])) + first)
+        text = causal.text(torch.zeros(1, c.text_tokens, c.text_channels))
+        hidden, _ = causal.transformer(tokens, rotation, None, None, text, clean=len(tokens[0]))
+        return hidden
+
+    torch.testing.assert_close(keys_at(230_000), keys_at(0), atol=2 * TOLERANCE, rtol=0)
+
+
+def test_the_future_has_no_influence(model: LMDM) -> None:
+    """The gradient of block b with respect to what is heard in later blocks is exactly zero; to its own block it is not."""
+    blocks, n = 4, model.config.block_latents
+    told = conditions(model, blocks)
+    assert told.sketch is not None
+    told.sketch.requires_grad_(True)
+    made = rollout(model, told, blocks, sampler.schedule(2), seeded_noise(3, 1, model))
+    (gradient,) = torch.autograd.grad(made[:, n : 2 * n].sum(), told.sketch)
+    assert gradient[:, 2 * n :].abs().max() == 0
+    assert gradient[:, n : 2 * n].abs().max() > 0
+    assert gradient[:, :n].abs().max() > 0  # through the context
+
+
+@torch.no_grad()
+def test_text_never_reaches_the_context(causal: LMDM) -> None:
+    """So a prompt change leaves the cache as it is."""
+    c = causal.config
+    clean = causal.clean_tokens(torch.randn(1, c.block_latents, c.latent_channels))
+    rotation = causal.transformer.rotary_pos_emb(torch.arange(c.block_latents))
+    null = causal.text(torch.zeros(1, c.text_tokens, c.text_channels))
+    _, (keys, _) = causal.transformer(clean, rotation, None, None, null, clean=0)  # told the null prompt
+    skipped, _ = causal.commit(clean, rotation, None, None)
+    torch.testing.assert_close(skipped, keys, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_schedule_ends_are_exact(steps: int) -> None:
+    times = sampler.schedule(steps)
+    assert times[0] == 1.0
+    assert times[-1] == 0.0
+    assert len(times) == steps + 1
+    assert all(a > b for a, b in zip(times, times[1:]))
+
+
+@torch.no_grad()
+def test_samplers_recover_the_clean_latents_from_a_true_velocity() -> None:
+    torch.manual_seed(0)
+    clean, noise = torch.randn(2, 8), torch.randn(2, 8)
+    for steps in (1, 3):
+        for ping_pong in (False, True):
+            x = noise
+            for t, t_next in zip(sampler.schedule(steps), sampler.schedule(steps)[1:]):
+                v = (x - clean) / t
+                x = sampler.ping_pong(x, v, t, t_next, noise) if ping_pong else sampler.euler(x, v, t, t_next)
+            torch.testing.assert_close(x, clean, atol=1e-5, rtol=0)
+
+
+def test_guidance_of_one_is_none() -> None:
+    v, null = torch.randn(3), torch.randn(3)
+    torch.testing.assert_close(sampler.guide(v, null, 1.0), v)
