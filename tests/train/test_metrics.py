@@ -1,0 +1,220 @@
+"""The evaluation's measures, on signals whose answers are known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
+
+from engines.engine import EngineControls, EngineSpec, Stamp, no_stamp  # noqa: E402
+from engines.lmdm import codec  # noqa: E402
+from engines.train import codec_check, metrics, notes, timbre  # noqa: E402
+from engines.train.evaluate import Player  # noqa: E402
+from engines.train.instruments import GUITARS, TARGETS, name_of  # noqa: E402
+
+RATE_HZ = codec.SAMPLE_RATE
+
+
+def tone(hz: float, seconds: float, level: float = 0.1, partials: int = 6) -> np.ndarray:
+    t = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    wave = sum(np.sin(2 * np.pi * hz * k * t) / k for k in range(1, partials + 1))
+    return (level * np.asarray(wave)).astype(np.float32)
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(int(seconds * RATE_HZ))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def detector() -> notes.NoteDetector:
+    try:
+        return notes.NoteDetector.open()
+    except notes.NotesError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def judge() -> timbre.Judge:
+    torch.manual_seed(0)
+    return timbre.Judge().eval()
+
+
+class TestNotes:
+    def test_windows_overlap_by_thirty_model_frames(self) -> None:
+        audio = np.arange(2 * notes.WINDOW_FRAMES, dtype=np.float32)
+        rows = notes.windows(audio)
+        lead = notes.OVERLAP // 2 * notes.HOP_FRAMES
+        assert rows.shape[1:] == (43_844, 1)
+        assert not rows[0, :lead].any() and rows[0, lead, 0] == audio[0]
+        assert np.array_equal(rows[1, : notes.OVERLAP * notes.HOP_FRAMES], rows[0, -notes.OVERLAP * notes.HOP_FRAMES :])
+
+    @pytest.mark.parametrize("pitch", [52, 69, 81])
+    def test_a_tone_is_its_note(self, detector: notes.NoteDetector, pitch: int) -> None:
+        heard = detector.notes(tone(440 * 2 ** ((pitch - 69) / 12), 3.0), RATE_HZ)
+        assert len(heard) == 3 * 86
+        assert heard[40:-40].mean(0).argmax() == pitch - 21
+
+    def test_silence_has_no_notes(self, detector: notes.NoteDetector) -> None:
+        assert (detector.notes(np.zeros(2 * RATE_HZ, np.float32), RATE_HZ) < notes.THRESHOLD).all()
+
+    def test_level_hardly_matters(self, detector: notes.NoteDetector) -> None:
+        loud = detector.notes(tone(220, 3.0), RATE_HZ)
+        assert notes.note_f(loud, detector.notes(tone(220, 3.0, level=0.02), RATE_HZ)) > 0.9
+
+    def test_note_f(self) -> None:
+        a, b = np.zeros((2, 10, 88), np.float32)
+        assert notes.note_f(a, b) == 0
+        a[:, 40] = 1
+        assert notes.note_f(a, a) == 1
+        b[:5, 40] = 1
+        assert notes.note_f(a, b) == pytest.approx(2 * 5 / 15)
+        assert notes.note_f(a, b[:5]) == 1, "the longer signal is cut"
+
+
+class TestMetrics:
+    def test_interval_draws_scores_not_clips(self) -> None:
+        many = metrics.interval({"a": [0.0] * 50, "b": [1.0]})
+        assert many.mean == 0.5 and many.low == 0 and many.high == 1
+        same = metrics.interval({"a": [0.3], "b": [0.3, 0.3]})
+        assert (same.low, same.high) == pytest.approx((0.3, 0.3))
+        assert math.isnan(metrics.interval({}).mean)
+
+    def test_interval_is_repeatable(self) -> None:
+        groups = {str(i): [i / 7] for i in range(7)}
+        assert metrics.interval(groups, 3) == metrics.interval(groups, 3)
+
+    def test_gain_is_a_distance_in_db(self, judge: timbre.Judge) -> None:
+        audio = noise(3.0)
+        loud, quiet = judge.log_mel(audio), judge.log_mel(audio / 2)
+        assert metrics.mel_error_db(loud, loud) == 0
+        assert metrics.mel_error_db(loud[2:], quiet[2:]) == pytest.approx(6.02, abs=0.1)
+
+    def test_levels(self) -> None:
+        assert metrics.level_db(np.zeros(100, np.float32)) == metrics.FLOOR_DB
+        assert metrics.level_db(np.ones(100, np.float32)) == pytest.approx(0, abs=1e-6)
+        audio = np.concatenate([np.zeros(RATE_HZ, np.float32), np.full(RATE_HZ, 0.1, np.float32)])
+        assert metrics.loudest_second_db(audio, RATE_HZ) == pytest.approx(-20, abs=1e-3)
+
+    def test_centroid_follows_brightness(self, judge: timbre.Judge) -> None:
+        low, high = (metrics.centroid_hz(judge.log_mel(tone(hz, 2.0, partials=1))[2:]) for hz in (300, 3000))
+        assert low == pytest.approx(300, rel=0.35) and high == pytest.approx(3000, rel=0.2)
+
+    def test_drift_is_the_farthest_minute(self, judge: timbre.Judge) -> None:
+        mel = judge.log_mel(np.resize(noise(10.0), 3 * 60 * RATE_HZ))
+        rising = mel.clone()
+        rising[round(2 * metrics.LATENTS_PER_MINUTE) :] += 3 / codec.DB_PER_UNIT
+        steady, risen = metrics.minutes(mel, mel), metrics.minutes(rising, mel)
+        assert len(steady) == 3
+        assert metrics.drift_db(steady) < 0.1
+        assert metrics.drift_db(risen) == pytest.approx(3, abs=0.1)
+        assert risen[2].error_db == pytest.approx(3, abs=0.1) and risen[1].error_db == 0
+
+
+class TestTimbre:
+    def test_pieces_equal_the_whole(self, judge: timbre.Judge) -> None:
+        audio = noise(8.0)
+        count = len(audio) // codec.LATENT_FRAMES * codec.LATENT_FRAMES
+        padded = np.concatenate([np.zeros(codec.HISTORY_FRAMES, np.float32), audio[:count]])
+        whole = judge.encoder.log_mel(torch.from_numpy(padded)[None])[0]
+        assert torch.allclose(judge.log_mel(audio), whole, atol=1e-5)
+
+    def test_quiet_windows_are_not_judged(self, judge: timbre.Judge) -> None:
+        audio = np.concatenate([noise(2.0), np.zeros(3 * RATE_HZ, np.float32)])
+        active = timbre.loud(judge.log_mel(audio))
+        assert active.tolist() == [True, True, True, False, False] or active.tolist() == [True, True, False, False, False]
+
+    def test_magnitudes_invert_the_scale(self) -> None:
+        mel = torch.rand(4, 512)
+        assert torch.allclose(timbre.magnitudes(codec.normalise_mel(mel)), mel, atol=1e-5)
+
+
+class TestCodecCheck:
+    def test_modulation_in_the_rough_range_counts(self) -> None:
+        audio = tone(440, 4.0)
+        t = np.arange(len(audio)) / RATE_HZ
+        buzzing = (audio * (1 + 0.5 * np.sin(2 * np.pi * 60 * t))).astype(np.float32)
+        rough, _ = codec_check.rough_and_hop_db(audio, buzzing)
+        assert rough > 10
+        assert codec_check.rough_and_hop_db(audio, audio) == (0, 0)
+
+    def test_modulation_at_the_hop_rate_counts(self) -> None:
+        audio = noise(6.0)
+        t = np.arange(len(audio)) / RATE_HZ
+        hopping = (audio * (1 + 0.5 * np.sin(2 * np.pi * RATE_HZ / codec.HOP_FRAMES * t))).astype(np.float32)
+        _, hop = codec_check.rough_and_hop_db(audio, hopping)
+        assert hop > 6
+
+    def test_edges_are_seen_where_the_seams_are(self) -> None:
+        audio, delay, block = tone(330, 6.0), 1536, codec_check.BLOCK_FRAMES
+        cut = audio.copy()
+        for seam in range(block - delay, len(audio), block):
+            cut[seam:] = np.roll(cut[seam:], 40)  # a jump in phase
+        assert codec_check.edge(audio, audio, delay) == 1
+        assert codec_check.edge(audio, cut, delay) > 1.5
+
+    def test_round_trip_is_aligned(self) -> None:
+        """A codec that only delays by 100 frames gives its input back."""
+
+        def start() -> tuple[codec_check.Encode, codec_check.Decode]:
+            held = [np.zeros(100, np.float32)]
+
+            def decode(latents: np.ndarray) -> np.ndarray:
+                joined = np.concatenate([held[0], latents])
+                held[0] = joined[-100:]
+                return joined[:-100]
+
+            return (lambda audio: audio[50:]), decode
+
+        audio = noise(0.3)
+        assert np.array_equal(codec_check.RoundTrip(start, 50, 100, 1000)(audio), audio)
+
+
+class LaggingEngine:
+    """Gives back what it heard, `codec_delay_frames` late, as its spec declares."""
+
+    def __init__(self, prompts: tuple[str, ...]) -> None:
+        self.spec = EngineSpec("lagging", RATE_HZ, 1000, 300, prompts, 2, 4)
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        self.held = np.zeros(self.spec.codec_delay_frames, np.float32)
+
+    def generate(self, block: np.ndarray, controls: EngineControls, stamp: Stamp = no_stamp) -> np.ndarray:
+        joined = np.concatenate([self.held, block])
+        self.held = joined[-len(self.held) :]
+        return joined[: len(block)]
+
+    def prefill(self, block: np.ndarray) -> None:
+        self.generate(block, EngineControls())
+
+
+class TestPlayer:
+    def test_the_answer_is_aligned_with_the_input(self) -> None:
+        player = Player(LaggingEngine(("choir",)), 0, 0)
+        for frames in (1, 999, 1000, 2750, 12_345):
+            audio = noise(1.0)[:frames]
+            assert np.array_equal(player.answer(audio, 0), audio)
+
+    def test_prompts_are_found_by_name(self) -> None:
+        player = Player(LaggingEngine(("flute", "choir", "human voices", "people singing together")), 0, 0)
+        assert player.prompts() == {52: 1, 73: 0}
+        assert player.unseen_wordings() == {52: 3}
+
+    def test_every_class_has_a_name(self) -> None:
+        assert len({name_of(program) for program in (*TARGETS, *GUITARS)}) == len(TARGETS) + len(GUITARS)
+
+
+def test_the_note_model_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(notes.NotesError, match="pip install --no-deps basic-pitch"):
+        notes.model_path()
+
+
+def test_modules_open_without_a_corpus(tmp_path: Path) -> None:
+    from engines.train import clips
+
+    assert clips.scores(tmp_path, "val", 3, 5.0) == []
