@@ -60,9 +60,14 @@ class WetRing(Ring):
         self.write(start - self.codec_delay, wet)
         self.blocks[start // self.block_frames % len(self.blocks)] = start
 
+    def block_at(self, position: int) -> int:
+        """Number of the block (its start is this times `block_frames`) whose answer holds `position`."""
+        return (position + self.codec_delay) // self.block_frames
+
+    def written(self, block: int) -> bool:
+        """Whether that block's answer is in the ring, whole."""
+        return bool(self.blocks[block % len(self.blocks)] == block * self.block_frames)
+
     def has(self, position: int, count: int) -> bool:
         """Whether [position, position + count) has been written; `count` is at most one block."""
-        first = (position + self.codec_delay) // self.block_frames
-        last = (position + self.codec_delay + count - 1) // self.block_frames
-        slots = len(self.blocks)
-        return bool(self.blocks[first % slots] == first * self.block_frames and self.blocks[last % slots] == last * self.block_frames)
+        return self.written(self.block_at(position)) and self.written(self.block_at(position + count - 1))

@@ -42,6 +42,10 @@ class Layout:
     counters: int = 64
     histogram: int = 1024
 
+    def __post_init__(self) -> None:
+        assert self.ring_frames % self.block_frames == 0, "a ring holds whole blocks"
+        assert self.period_frames <= self.guard_frames <= self.ring_frames, "a period must fit into the guard"
+
     def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         f32, f64, i64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
         ring = self.ring_frames + self.guard_frames
@@ -91,6 +95,10 @@ class SharedMemory:
     @classmethod
     def attach(cls, fd: int) -> SharedMemory:
         return cls(fd, Layout(**json.loads(os.pread(fd, _PAGE, 0).rstrip(b"\0"))))
+
+    def close(self) -> None:
+        """Give the file descriptor back; the arrays stay valid for as long as anyone holds them."""
+        os.close(self.fd)
 
 
 def _size(layout: Layout) -> int:

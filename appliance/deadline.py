@@ -1,0 +1,79 @@
+"""Pure policy of deadlines: when a wet block is due, whether one is lost already, and what the margins of the last blocks mean.
+
+A block's wet is due `fade_frames` before the first output frame that needs it, so that there is always enough of the engine left
+to fade away from. No clock is read here: every moment is passed in, in CLOCK_MONOTONIC nanoseconds.
+
+Runs in: every process.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from appliance.shared import Layout
+
+_NS_PER_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The facts from which a block's due time follows."""
+
+    sample_rate: int
+    block_frames: int
+    codec_delay_frames: int
+    fade_frames: int
+
+    @classmethod
+    def of(cls, layout: Layout, fade_frames: int) -> Deadline:
+        return cls(layout.sample_rate, layout.block_frames, layout.codec_delay_frames, fade_frames)
+
+    def minimum_delay_frames(self, budget_frames: int) -> int:
+        """The shortest delay that leaves an engine `budget_frames` (the fade is part of them) from doorbell to sound."""
+        return self.block_frames + self.codec_delay_frames + budget_frames
+
+    def allowance_ns(self, delay_frames: int) -> int:
+        """What an engine has from the doorbell until its answer is due; negative where the delay is shorter than the block."""
+        return (delay_frames - self.minimum_delay_frames(self.fade_frames)) * _NS_PER_SECOND // self.sample_rate
+
+    def due_ns(self, captured_ns: int, delay_frames: int) -> int:
+        return captured_ns + self.allowance_ns(delay_frames)
+
+
+def already_lost(due_ns: int, now_ns: int, needed_ns: int = 0) -> bool:
+    """Whether an answer begun now, and taking `needed_ns`, would be written after it is due."""
+    return now_ns + needed_ns > due_ns
+
+
+class Health(Enum):
+    """What the margins of the last blocks say."""
+
+    OK = "ok"
+    DEGRADE = "degrade"  # still on time, but the margin is thin: shed denoising steps now
+    LATE = "late"  # the last block missed its deadline
+
+
+@dataclass
+class SlackWatch:
+    """Turns slack (due - written) into a state. A thin margin is remembered for `window` blocks, so that the state does not flutter."""
+
+    thin_ns: int  # less slack than this is thin
+    window: int = 8
+    _slacks: deque[int] = field(default_factory=deque)
+
+    def observe(self, slack_ns: int) -> Health:
+        """Take the slack of one more block; a lost block is passed as any negative number."""
+        self._slacks.append(slack_ns)
+        if len(self._slacks) > self.window:
+            self._slacks.popleft()
+        return self.health
+
+    @property
+    def health(self) -> Health:
+        if not self._slacks:
+            return Health.OK
+        if self._slacks[-1] < 0:
+            return Health.LATE
+        return Health.DEGRADE if min(self._slacks) < self.thin_ns else Health.OK

@@ -1,0 +1,143 @@
+"""From one period of dry guitar to one period of output: mix, level, bypass, repeats and the limiter.
+
+    dry --+--> feed --> (+) --> limiter --> send, into the input ring
+          |              ^
+          |              +-- repeats <--+
+          |                             |
+          |    wet bus (delay.py) ------+--> wet gain --+
+          |                                             v
+          +--> dry gain ------------------------------> (+) --> limiter --> out
+
+Why nothing clicks: every gain moves by at most 1 / 1024 per frame, and every switch between two signals is a weighted mean of
+them whose weight moves as slowly. A mean never steps further than the larger step of the two signals, plus their distance / 1024.
+(An equal-power fade lacks this property: where both signals rise it rises 1.41 times as fast; and it would lift the loop gain of
+the repeats above 1. Dry and wet, which sound side by side, are mixed with equal power.)
+
+Runs in: the audio process. No logging, no array allocated per period, nothing raised.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from appliance.controls import Control, Controls
+from appliance.delay import WetBus, WetSettings
+from appliance.gain import Frames, Gain, Samples
+from appliance.shared import SharedMemory
+from appliance.stats import Counter, Counters
+
+RAMP_FRAMES = 1024  # a full-scale change of any gain
+MAX_REPEATS = 0.95
+LIMIT_ABOVE = 0.89  # -1 dBFS: below it the limiter is not there
+
+
+class Limiter:
+    """Bends what is above -1 dBFS so that it stays below full scale: no memory, no delay, and never steeper than its input."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._strength = Gain(shape[0], RAMP_FRAMES)  # 0: only what is over full scale is touched
+        self._magnitude, self._bent = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self._over = np.empty(shape, np.bool_)
+        self._over_columns, self._over_frames = self._over.reshape(shape[0], -1), np.empty(shape[0], np.bool_)
+
+    def process(self, samples: Frames, engaged: bool) -> int:
+        """Limit in place. Returns how many frames were over full scale."""
+        self._strength.aim(float(engaged))
+        np.abs(samples, out=self._magnitude)
+        peak = float(np.maximum.reduce(self._magnitude, axis=None))
+        if peak <= LIMIT_ABOVE or (peak <= 1.0 and self._strength.zero):
+            return 0
+        if not math.isfinite(peak):
+            np.nan_to_num(samples, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+            np.abs(samples, out=self._magnitude)
+        np.greater(self._magnitude, 1.0, out=self._over)
+        self._bend(samples)
+        np.logical_or.reduce(self._over_columns, axis=1, out=self._over_frames)
+        return int(np.count_nonzero(self._over_frames))
+
+    def _bend(self, samples: Frames) -> None:
+        bent, room = self._bent, 1.0 - LIMIT_ABOVE
+        np.subtract(self._magnitude, LIMIT_ABOVE, out=bent)
+        np.maximum(bent, 0.0, out=bent)
+        np.multiply(bent, 1.0 / room, out=bent)
+        np.tanh(bent, out=bent)
+        np.multiply(bent, room, out=bent)
+        np.minimum(self._magnitude, LIMIT_ABOVE, out=self._magnitude)
+        np.add(bent, self._magnitude, out=bent)
+        np.copysign(bent, samples, out=bent)
+        np.subtract(bent, samples, out=bent)
+        self._strength.apply(bent, bent)
+        np.add(samples, bent, out=samples)
+        np.minimum(samples, 1.0, out=samples)
+        np.maximum(samples, -1.0, out=samples)
+
+
+class Mixer:
+    """One turn of everything between the sound card's input and its output."""
+
+    def __init__(self, memory: SharedMemory, in_channels: int, out_channels: int, settings: WetSettings, fade_in: bool = False) -> None:
+        frames = memory.layout.period_frames
+        self.controls, self.counters = Controls(memory.controls), Counters(memory.counters)
+        self.bus = WetBus(memory, settings, self.counters)
+        self._in_channels, self._keeps_channels = in_channels, in_channels == out_channels
+        self._dry, self._wet, self._feed, self._repeats = (Gain(frames, RAMP_FRAMES) for _ in range(4))
+        self._out_limiter, self._send_limiter = Limiter((frames, out_channels)), Limiter((frames,))
+        self._mono, self._scaled = np.empty(frames, np.float32), np.empty(frames, np.float32)
+        if not fade_in:
+            for gain, target in zip(self._gains(), self._targets(), strict=True):
+                gain.jump(target)
+
+    def process(self, position: int, dry: Frames, out: Frames, send: Samples) -> None:
+        """Turn `dry` (frames, in) into `out` (frames, out), and into what the input ring gets at `position`."""
+        for gain, target in zip(self._gains(), self._targets(), strict=True):
+            gain.aim(target)
+        wet = self.bus.turn(position, self.controls.get(Control.DELAY_FRAMES))
+        mono = self._to_mono(dry)
+        self._mix(dry, mono, wet, out)
+        self._feed_engine(mono, wet, send)
+
+    def _gains(self) -> tuple[Gain, Gain, Gain, Gain]:
+        return self._dry, self._wet, self._feed, self._repeats
+
+    def _targets(self) -> tuple[float, float, float, float]:
+        """Where the controls want the four gains. Bypass is unity for the dry signal, whatever mix and level say."""
+        get = self.controls.get
+        mix, level = min(1.0, max(0.0, get(Control.MIX))), max(0.0, get(Control.LEVEL))
+        bypass, kill_dry = get(Control.BYPASS) >= 0.5, get(Control.KILL_DRY) >= 0.5
+        muted = bypass and get(Control.TRAILS) < 0.5
+        angle = mix * math.pi / 2
+        dry = 0.0 if kill_dry else 1.0 if bypass else 0.0 if mix == 1.0 else level * math.cos(angle)
+        wet = 0.0 if muted else level * math.sin(angle)
+        repeats = 0.0 if muted else min(MAX_REPEATS, max(0.0, get(Control.REPEATS)))
+        return dry, wet, 0.0 if bypass else 1.0, repeats
+
+    def _to_mono(self, dry: Frames) -> Samples:
+        if self._in_channels == 1:
+            return dry[:, 0]
+        np.add.reduce(dry, axis=1, out=self._mono)
+        np.multiply(self._mono, 1.0 / self._in_channels, out=self._mono)
+        return self._mono
+
+    def _mix(self, dry: Frames, mono: Samples, wet: Samples, out: Frames) -> None:
+        if self._keeps_channels:
+            self._dry.apply(dry, out)
+        else:
+            self._dry.apply(mono, self._scaled)
+            np.copyto(out, self._scaled[:, None])
+        wet_sounds = self.bus.sounds and not self._wet.zero
+        if not self._wet.zero:
+            self._wet.apply(wet, self._scaled)
+            for side in range(out.shape[1]):
+                np.add(out[:, side], self._scaled, out=out[:, side])
+        over = self._out_limiter.process(out, wet_sounds or self._dry.value > 1.0)
+        if over:
+            self.counters.add(Counter.CLIPPED_FRAMES, over)
+
+    def _feed_engine(self, mono: Samples, wet: Samples, send: Samples) -> None:
+        self._feed.apply(mono, send)
+        if not self._repeats.zero:
+            self._repeats.apply(wet, self._scaled)
+            np.add(send, self._scaled, out=send)
+        self._send_limiter.process(send, self.bus.sounds and not self._repeats.zero)
