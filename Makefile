@@ -3,7 +3,8 @@
 #   make demo     play a guitar recording through the shipped engine in real time; results in build/demo
 #   make test     every test except the slow ones (make test-slow for those)
 #   make bench    what a block costs, uncached and cached
-#   make train    render the corpus, train an engine, evaluate it and pack it (hours)
+#   make train    render the corpus, train an engine, pack it and evaluate it, all in build/ (hours; resumes where it stopped)
+#   make evaluate evaluate the shipped engine, or ENGINE=path, into docs/evaluation (needs the corpus: renders it first)
 #   make lint     style tests only
 #   make clean    remove the virtual environment and caches; build/ stays
 #
@@ -11,6 +12,7 @@
 # gigabytes; any build of the pinned version will do.
 
 PYTHON ?= python3
+ENGINE ?= engines/bundles/reference.ghost
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -73,10 +75,15 @@ bench: $(VENV)/.train
 train: $(VENV)/.train
 	@.ci/apt-need $(APT_TRAIN)
 	$(BIN)/python -m engines.train.data --out build/data
+	$(BIN)/python -m engines.train.codec --data build/data --out build/codec.pt
+	$(BIN)/python -m engines.train.pretrain --data build/data --codec build/codec.pt --out build/lmdm.pt
+	$(BIN)/python -m engines.export.package --codec build/codec.pt --model build/lmdm.pt --out build/engine.ghost
+	$(BIN)/python -m engines.train.evaluate build/engine.ghost --data build/data --out build/evaluation
 
 evaluate: $(VENV)/.train
 	@.ci/apt-need $(APT_TRAIN)
-	$(BIN)/python -m engines.train.evaluate engines/bundles/reference.ghost --data build/data --out docs/evaluation
+	$(BIN)/python -m engines.train.data --out build/data
+	$(BIN)/python -m engines.train.evaluate $(ENGINE) --data build/data --out docs/evaluation
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
