@@ -1,0 +1,50 @@
+"""Small real bundles, packed with random weights: the reference codec's shapes around a very small LMDM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from engines.bundle import Bundle, write_bundle
+from engines.export.package import Recipe, build_files, manifest_of
+from engines.lmdm import config, text
+from engines.lmdm.config import ModelConfig, Regime
+from engines.lmdm.decoder import SpectrumNet
+from engines.lmdm.model import LMDM
+from tests.lmdm.conftest import lively
+
+SMALL = ModelConfig(64, 2, 2, text.CHANNELS, text.TOKENS, context_blocks=3, sketch_channels=config.SKETCH_CHANNELS, partner=True)
+Parity = dict[str, dict[str, float]]
+
+
+def random_prompt(seed: int) -> text.Prompt:
+    states = torch.randn(text.TOKENS, text.CHANNELS, generator=torch.Generator().manual_seed(seed)) * 0.3
+    return text.Prompt(states, states.mean(0))
+
+
+def pack_small(folder: Path, regime: Regime) -> tuple[Bundle, LMDM, Parity]:
+    torch.manual_seed(3)
+    model, net = lively(replace(SMALL, regime=regime), seed=4), SpectrumNet().eval()
+    net.encoder.fit(torch.randn(3000, 512) @ torch.randn(512, 512) * 0.03)
+    files, parity = build_files(model, net, [random_prompt(1), random_prompt(2)])
+    path = folder / f"{regime.value}.ghost"
+    recipe = Recipe("small", "1", "2026-01-01", 3, True)
+    write_bundle(path, manifest_of(recipe, model, parity, ["first", "second"]), files)
+    return Bundle.open(path), model, parity
+
+
+@pytest.fixture(scope="session", name="packed")
+def _packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Regime], tuple[Bundle, LMDM, Parity]]:
+    """Packs each regime once, when first asked for."""
+    folder, done = tmp_path_factory.mktemp("bundles"), {}
+
+    def pack(regime: Regime) -> tuple[Bundle, LMDM, Parity]:
+        if regime not in done:
+            done[regime] = pack_small(folder, regime)
+        return done[regime]
+
+    return pack

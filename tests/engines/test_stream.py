@@ -1,0 +1,139 @@
+"""The streaming engine: equal to training's rollout, exact over save and restore, steady in cost and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from engines.bundle import Bundle
+from engines.engine import EngineControls
+from engines.lmdm import sampler
+from engines.lmdm.config import Regime
+from engines.lmdm.model import LMDM
+from engines.lmdm.rollout import Conditions, rollout, seeded_noise
+from engines.lmdm.stream import StreamingEngine
+from engines.ort import OrtBackend
+
+Packed = Callable[[Regime], tuple[Bundle, LMDM, dict[str, dict[str, float]]]]
+REGIMES = pytest.mark.parametrize("regime", list(Regime), ids=lambda r: r.value)
+
+
+def guitar(blocks: int, block_frames: int) -> list[np.ndarray]:
+    t = np.arange(blocks * block_frames) / 44_100
+    audio = 0.2 * np.sin(2 * np.pi * 196 * t) * np.exp(-3 * (t % 0.5)) + 0.003 * np.random.default_rng(0).standard_normal(len(t))
+    return list(audio.astype(np.float32).reshape(blocks, block_frames))
+
+
+@REGIMES
+def test_every_graph_output_is_within_1e_4_of_torch(packed: Packed, regime: Regime) -> None:
+    _, _, parity = packed(regime)
+    expected = {"encode", "prompt", "step", "decode"} | ({"first", "commit"} if regime is Regime.BLOCK_CAUSAL else {"context"})
+    assert set(parity) == expected
+    for graph, outputs in parity.items():
+        for output, difference in outputs.items():
+            assert difference <= 1e-4 or output == "phase_next", f"{graph}.{output}: {difference:.1e}"
+
+
+@REGIMES
+@torch.no_grad()
+def test_streaming_equals_rollout(packed: Packed, regime: Regime) -> None:
+    """Eight blocks through the exported graphs give the latents of the torch rollout that training uses."""
+    bundle, model, _ = packed(regime)
+    engine = StreamingEngine(bundle, OrtBackend())
+    engine.reset(11)
+    made, heard, sketches = [], [], []
+    for block in guitar(8, engine.spec.block_frames):
+        latents, sketch = engine.graphs["encode"]({"audio": np.concatenate([engine.state.heard, block])[None]})
+        heard.append(torch.from_numpy(latents))
+        sketches.append(torch.from_numpy(sketch))
+        engine.generate(block, EngineControls(prompt=1))
+        assert engine.state.pending is not None
+        made.append(engine.state.pending)
+    told = lambda rows: torch.cat([torch.ones(1, 64, 1), torch.cat(rows, 1)], 2)  # noqa: E731
+    states, pooled = (torch.from_numpy(engine.weights.array(f"prompt/1/{part}")) for part in ("states", "pooled"))
+    conditions = Conditions(states, pooled, told(sketches), told(heard))
+    expected = rollout(model, conditions, 8, sampler.schedule(3), seeded_noise(11, 1, model))
+    np.testing.assert_allclose(np.concatenate(made, 1), expected.numpy(), atol=1e-3, rtol=1e-4)
+
+
+@REGIMES
+def test_save_and_restore_continue_bit_exact(packed: Packed, regime: Regime) -> None:
+    engine = StreamingEngine.open(packed(regime)[0])
+    blocks = guitar(9, engine.spec.block_frames)
+    for block in blocks[:5]:
+        engine.generate(block, EngineControls())
+    saved = engine.save()
+    first = [engine.generate(block, EngineControls()) for block in blocks[5:]]
+    engine.restore(saved)
+    second = [engine.generate(block, EngineControls()) for block in blocks[5:]]
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_same_seed_same_sound_and_another_seed_another(packed: Packed) -> None:
+    engine = StreamingEngine.open(packed(Regime.BLOCK_CAUSAL)[0])
+    blocks = guitar(3, engine.spec.block_frames)
+
+    def play(seed: int) -> np.ndarray:
+        engine.reset(seed)
+        return np.concatenate([engine.generate(block, EngineControls()) for block in blocks])
+
+    assert np.array_equal(play(1), play(1))
+    assert not np.array_equal(play(1), play(2))
+
+
+@REGIMES
+def test_prefill_keeps_what_was_heard_as_context(packed: Packed, regime: Regime) -> None:
+    """A block that was only heard is in the context afterwards: with it, the next answer differs from one with no past."""
+    engine = StreamingEngine.open(packed(regime)[0])
+    blocks = guitar(3, engine.spec.block_frames)
+    engine.prefill(blocks[0])
+    engine.prefill(blocks[1])
+    assert engine.state.block == 2
+    assert (engine.state.cache.bias == 0).sum() == engine.config.block_latents  # the first of the two; the second is pending
+    engine.generate(blocks[2], EngineControls())
+    assert (engine.state.cache.bias == 0).sum() == 2 * engine.config.block_latents
+
+
+def test_the_window_never_holds_more_than_its_blocks(packed: Packed) -> None:
+    """After many blocks the ring is full, and during a first step the oldest block is hidden."""
+    engine = StreamingEngine.open(packed(Regime.BLOCK_CAUSAL)[0])
+    for block in guitar(6, engine.spec.block_frames):
+        engine.generate(block, EngineControls())
+    assert (engine.state.cache.bias == 0).all()
+    assert engine.state.block == 6
+
+
+def test_steps_and_prompt_follow_the_controls(packed: Packed) -> None:
+    engine = StreamingEngine.open(packed(Regime.BLOCK_CAUSAL)[0])
+    (block,) = guitar(1, engine.spec.block_frames)
+    stamps: list[str] = []
+    answers = []
+    for controls in (EngineControls(), EngineControls(steps=1), EngineControls(steps=99), EngineControls(prompt=1)):
+        engine.reset(0)
+        stamps.clear()
+        answers.append(engine.generate(block, controls, stamps.append))
+        steps = min(controls.steps or engine.spec.steps, engine.spec.max_steps)
+        assert stamps == ["encoded", *["step"] * steps, "decoded"]
+    assert not np.array_equal(answers[0], answers[3])
+
+
+def test_cost_and_memory_do_not_grow(packed: Packed) -> None:
+    """A block far into a set takes the same arrays, of the same sizes, as an early one."""
+    engine = StreamingEngine.open(packed(Regime.BLOCK_CAUSAL)[0])
+    (block,) = guitar(1, engine.spec.block_frames)
+
+    def held() -> int:
+        s = engine.state
+        return s.cache.keys.nbytes + s.cache.values.nbytes + s.heard.nbytes + s.window.nbytes + sum(a.nbytes for a in s.decoder.values())
+
+    for _ in range(4):
+        engine.generate(block, EngineControls())
+    early = held()
+    for _ in range(40):
+        engine.generate(block, EngineControls())
+    assert held() == early
+    engine.state.block = 230_000 // engine.config.block_latents  # three hours in
+    assert np.isfinite(engine.generate(block, EngineControls())).all()
