@@ -104,7 +104,7 @@ def measure(config: ModelConfig = DELAY, rounds: int = 15) -> list[Cost]:
         "block-causal": lambda steps: ["first", *["step"] * (steps - 1)],
     }
     times: dict[tuple[str, int], list[float]] = {(way, steps): [] for way in ways for steps in STEPS}
-    for turn in track(range(rounds + 1), description="measuring blocks"):
+    for turn in track(range(rounds + 1), "measuring blocks", console=Console(stderr=True)):
         for (way, steps), found in times.items():
             started = time.process_time()
             for name in ways[way](steps):
