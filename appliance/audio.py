@@ -95,11 +95,6 @@ class AudioLoop:
             self._mend()
         self.counters.add(Counter.STARTS, 1)
 
-    def run(self) -> None:
-        """Until the port ends or the controls say so."""
-        while self.turn():
-            pass
-
     def turn(self) -> bool:
         """One period. False when there will be no more."""
         if not self.controls.running or not self.port.read(self.dry):
@@ -118,11 +113,12 @@ class AudioLoop:
         """Move on by one period; where that completes a block, open its row in the ledger and ring."""
         blocks_before = self.position // self.block_frames
         self.position += self.period_frames
-        self.counters.set(Counter.POSITION, self.position)
         blocks = self.position // self.block_frames
         if blocks > blocks_before:
             due_ns = self.deadline.due_ns(heard_ns, self.mixer.bus.delay_frames)
             self.ledger.capture((blocks - 1) * self.block_frames, heard_ns, due_ns)
+        self.counters.set(Counter.POSITION, self.position)  # whoever sees it finds samples and row in place
+        if blocks > blocks_before:
             self.ring()
 
     def ring(self) -> None:
@@ -174,7 +170,7 @@ def open_recorder(settings: AudioSettings) -> Recorder | None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when the port ended or main said so, 2 when the card can't be opened as asked."""
+    """0 when the port ended, or main said so or is gone; 2 when the card can't be opened as asked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: main decides what it means
     settings = AudioSettings.from_json(argv[0])
     memory = SharedMemory.attach(settings.memory_fd)
@@ -187,7 +183,9 @@ def main(argv: Sequence[str]) -> int:
     from appliance.realtime import enter_realtime
 
     print(enter_realtime(settings.priority, settings.core), flush=True)
-    loop.run()
+    main_process = os.getppid()
+    while os.getppid() == main_process and loop.turn():
+        pass
     port.close()
     return 0
 

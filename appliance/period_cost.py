@@ -22,7 +22,7 @@ class ArrayPort:
     """Plays an array (frames, channels), over and over if asked to, and keeps what it gets if given room for it."""
 
     def __init__(self, format: AudioFormat, guitar: Frames, amp: Frames | None = None, repeat: bool = False) -> None:
-        self.format, self.health = format, PortHealth()
+        self.format, self.health, self.lag_frames = format, PortHealth(), 0
         self.guitar, self.amp, self.repeat = guitar, amp, repeat
         self.heard = self.played = 0  # frames
 

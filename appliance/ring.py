@@ -4,7 +4,7 @@ The input ring holds what is sent to the engine, at the position where it was he
 position of the music that it answers*: the same place in both rings is the same moment of music. So one number, the delay,
 turns either into sound: at position p, `input[p - delay]` is the plain delay and `wet[p - delay]` the generative one.
 
-Runs in: audio and worker. No logging, no allocation per period, nothing raised.
+Runs in: audio and worker. No logging and nothing raised; what the audio process calls allocates no array.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from appliance.shared import SharedMemory
 
 Samples = NDArray[np.float32]
+
+_JOIN_FRAMES = 1024
 
 
 class Ring:
@@ -54,11 +56,22 @@ class WetRing(Ring):
         self.block_frames, self.codec_delay = memory.layout.block_frames, memory.layout.codec_delay_frames
         self.blocks = memory.wet_blocks
 
-    def write_block(self, start: int, wet: Samples) -> None:
-        """Worker: store the answer to the block that began at `start`. Ring a doorbell before anyone may trust it."""
+    def write_block(self, start: int, wet: Samples, anew: bool = False) -> None:
+        """Worker: store the answer to the block that began at `start`. `anew`: the engine has begun again since the block before,
+        so that its sound does not go on from there; the step between them is smoothed away. (Audio looks at a block long before it
+        plays it: by then all of these stores have become visible.)"""
+        if anew and self.written(start // self.block_frames - 1):
+            wet = self._joined(start, wet)
         self.blocks[start // self.block_frames % len(self.blocks)] = -1
         self.write(start - self.codec_delay, wet)
         self.blocks[start // self.block_frames % len(self.blocks)] = start
+
+    def _joined(self, start: int, wet: Samples) -> Samples:
+        """`wet`, drawn to where the block before ended, and from there to itself."""
+        count = min(_JOIN_FRAMES, len(wet))
+        joined = wet.copy()
+        joined[:count] += (self.view(start - self.codec_delay - 1, 1)[0] - wet[0]) * np.linspace(1, 0, count, dtype=np.float32)
+        return joined
 
     def block_at(self, position: int) -> int:
         """Number of the block (its start is this times `block_frames`) whose answer holds `position`."""

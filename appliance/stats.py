@@ -46,6 +46,7 @@ class WorkerCounter(IntEnum):
     READY = 1  # how often an engine became ready to play
     GENERATED = 2  # blocks answered
     PREFILLED = 3  # blocks only heard, because an answer would have come too late
+    RESETS = 4  # times that the engine had to forget everything: too far behind, or what it answered was no audio
 
 
 class BlockMode(IntEnum):

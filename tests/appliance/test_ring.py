@@ -69,3 +69,14 @@ def test_two_writers_of_the_same_memory_see_the_same() -> None:
     here, there = WetRing(memory), WetRing(SharedMemory.attach(memory.fd))
     here.write_block(0, np.ones(64, np.float32))
     assert there.has(0, 64) and there.view(10, 16).all()
+
+
+def test_an_engine_that_begins_anew_goes_on_without_a_step() -> None:
+    rings = wet(0)
+    before, after = np.full(64, 0.5, np.float32), np.full(64, -0.5, np.float32)
+    rings.write_block(0, before)
+    rings.write_block(64, after, anew=True)
+    assert np.max(np.abs(np.diff(rings.copy(0, 128)))) < 0.02
+    assert (rings.copy(127, 1)[0], rings.copy(64, 1)[0]) == (-0.5, 0.5)
+    rings.write_block(192, after, anew=True)  # nothing to join: what came before it was never answered
+    assert np.array_equal(rings.copy(192, 64), after) and np.array_equal(after, np.full(64, -0.5))
