@@ -30,6 +30,7 @@ from engines.lmdm import codec, decoder, sketch, text
 from engines.lmdm.config import ModelConfig, Regime
 from engines.lmdm.decoder import Decoder, DecoderState, SpectrumNet
 from engines.lmdm.model import LMDM
+from engines.lmdm.stream import NULL_PROMPT
 from engines.ort import OrtBackend
 from engines.train import checkpoint
 from engines.train.instruments import PHRASES
@@ -46,6 +47,7 @@ class Recipe:
     release: str
     created: str
     steps: int
+    guidance: float
     use_partner: bool
 
 
@@ -69,7 +71,7 @@ def engine_arrays(model: LMDM, decode: Decoder, prompts: list[text.Prompt]) -> d
     arrays = {"inv_freq": model.transformer.rotary_pos_emb.inv_freq.numpy()}
     for name, value in zip(DecoderState._fields, decode.initial_state(), strict=True):
         arrays[f"decoder/{name}"] = value.numpy()
-    for i, prompt in enumerate(prompts):
+    for i, prompt in [*enumerate(prompts), (NULL_PROMPT, text.NULL_PROMPT)]:
         arrays[f"prompt/{i}/states"] = prompt.states[None].numpy()
         arrays[f"prompt/{i}/pooled"] = prompt.pooled[None].numpy()
     return arrays
@@ -114,7 +116,7 @@ def manifest_of(recipe: Recipe, model: LMDM, parity: dict[str, dict[str, float]]
         recipe.name, codec.SAMPLE_RATE, model.config.block_latents * codec.LATENT_FRAMES, decoder.DELAY_FRAMES, tuple(names), recipe.steps, MAX_STEPS
     )
     facts = {
-        "config": asdict(model.config), "use_partner": recipe.use_partner, "history_frames": sketch.HISTORY_FRAMES,
+        "config": asdict(model.config), "guidance": recipe.guidance, "use_partner": recipe.use_partner, "history_frames": sketch.HISTORY_FRAMES,
         "decoder_state": list(DecoderState._fields), "parameters": count(model),
     }
     head = {"kind": "lmdm", "name": recipe.name, "release": recipe.release, "created": recipe.created, "licences": list(LICENCES)}
@@ -146,10 +148,11 @@ def main() -> None:
     parser.add_argument("--release", default="1")
     parser.add_argument("--created", default=date.today().isoformat())
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
     parser.add_argument("--partner", action=argparse.BooleanOptionalAction, default=True, help="tell the target what was heard, beside its sketch")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = Recipe(args.name, args.release, args.created, args.steps, args.partner)
+    recipe = Recipe(args.name, args.release, args.created, args.steps, args.guidance, args.partner)
     names = [phrases[0] for phrases in PHRASES.values()]
     model = load_model(args.model)
     files, parity = build_files(model, load_codec(args.codec), [text.encode(name) for name in names])

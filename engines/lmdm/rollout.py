@@ -19,6 +19,15 @@ from engines.lmdm.model import LMDM, KeyValues
 Noise = Callable[[int, int], Tensor]  # (block, step) -> (B, N, C)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How a rollout denoises."""
+
+    times: list[float]  # sampler.schedule
+    ping_pong: bool = False
+    guidance: float = 1.0
+
+
 @dataclass
 class Conditions:
     """What a rollout is told, for all of its blocks; see LMDM.target_tokens for the presence channels."""
@@ -27,6 +36,10 @@ class Conditions:
     pooled: Tensor  # (B, X)
     sketch: Tensor | None = None  # (B, T, 1 + sketch channels)
     partner: Tensor | None = None  # (B, T, 1 + C)
+
+    def untold(self) -> Conditions:
+        """The same, but for the words."""
+        return Conditions(torch.zeros_like(self.states), torch.zeros_like(self.pooled), self.sketch, self.partner)
 
     def block(self, model: LMDM, index: int) -> tuple[Tensor | None, Tensor | None]:
         n = model.config.block_latents
@@ -58,29 +71,33 @@ class Context:
             self.cache = new if past is None else (torch.cat([past[0], new[0]], -2), torch.cat([past[1], new[1]], -2))
 
 
-def denoise_block(
-    model: LMDM, conditions: Conditions, context: Context, block: int, times: list[float], noise: Noise, ping_pong: bool
-) -> Tensor:
-    """Make one block (B, N, C) from noise in len(times) - 1 steps."""
+def velocity(model: LMDM, conditions: Conditions, context: Context, block: int, x: Tensor, t: float) -> Tensor:
+    """The model's v for noisy latents x (B, N, C) of one block at level t."""
     n = model.config.block_latents
-    sketch, partner = conditions.block(model, block)
     positions = torch.cat([torch.arange(n) + block * n, torch.tensor([model.config.global_position(block)])])
     rotation = model.transformer.rotary_pos_emb(positions)
-    text = model.text(conditions.states)
+    targets = model.target_tokens(x, *conditions.block(model, block))
+    told = model.global_tokens(torch.tensor([t]), conditions.pooled)[:, None]
+    v, _ = model(targets[:, :0], targets, told, rotation, None, context.cache, model.text(conditions.states))
+    return v.float()
+
+
+def denoise_block(model: LMDM, conditions: Conditions, context: Context, block: int, sampling: Sampling, noise: Noise) -> Tensor:
+    """Make one block (B, N, C) from noise."""
     x = noise(block, 0)
-    for step, (t, t_next) in enumerate(zip(times, times[1:])):
-        told = model.global_tokens(torch.tensor([t]), conditions.pooled)[:, None]
-        v, _ = model(x[:, :0].new_zeros(len(x), 0, model.config.width), model.target_tokens(x, sketch, partner), told, rotation, None, context.cache, text)
-        v = v.float()
-        x = sampler.ping_pong(x, v, t, t_next, noise(block, step + 1)) if ping_pong else sampler.euler(x, v, t, t_next)
+    for step, (t, t_next) in enumerate(zip(sampling.times, sampling.times[1:])):
+        v = velocity(model, conditions, context, block, x, t)
+        if sampling.guidance != 1:
+            v = sampler.guide(v, velocity(model, conditions.untold(), context, block, x, t), sampling.guidance)
+        x = sampler.ping_pong(x, v, t, t_next, noise(block, step + 1)) if sampling.ping_pong else sampler.euler(x, v, t, t_next)
     return x
 
 
-def rollout(model: LMDM, conditions: Conditions, blocks: int, times: list[float], noise: Noise, ping_pong: bool = False) -> Tensor:
+def rollout(model: LMDM, conditions: Conditions, blocks: int, sampling: Sampling, noise: Noise) -> Tensor:
     """Generate `blocks` blocks one after the other -> (B, blocks N, C)."""
     context, made = Context(model), []
     for block in range(blocks):
-        x = denoise_block(model, conditions, context, block, times, noise, ping_pong)
+        x = denoise_block(model, conditions, context, block, sampling, noise)
         context.commit(x, block)
         made.append(x)
     return torch.cat(made, 1)

@@ -27,6 +27,7 @@ from engines.lmdm.config import ModelConfig, Regime
 Array = NDArray[np.float32]
 
 HIDDEN = np.float32(-1e9)  # visibility.HIDDEN: the attention bias of a row that nobody may see
+NULL_PROMPT = -1  # the index of no words at all, which guidance steers away from
 
 
 class Rotary:
@@ -89,6 +90,7 @@ class LmdmFacts:
     """What a bundle's manifest says of its LMDM, beside the EngineSpec."""
 
     config: ModelConfig
+    guidance: float  # classifier-free guidance towards the words; 1 is none and costs nothing
     use_partner: bool  # whether the target is also told the latents that were heard, beside their sketch
     history_frames: int  # samples of input that the analysis reaches back to
     decoder_state: tuple[str, ...]  # names of the decode graph's state, in order
@@ -96,7 +98,7 @@ class LmdmFacts:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> LmdmFacts:
         config = ModelConfig(**{**facts["config"], "regime": Regime(facts["config"]["regime"])})
-        return cls(config, bool(facts["use_partner"]), int(facts["history_frames"]), tuple(facts["decoder_state"]))
+        return cls(config, float(facts["guidance"]), bool(facts["use_partner"]), int(facts["history_frames"]), tuple(facts["decoder_state"]))
 
 
 class StreamingEngine:
@@ -191,6 +193,10 @@ class StreamingEngine:
         for step, level in enumerate(told.levels[steps]):
             inputs = {"noisy": x, **target, "told": level, **told.text}
             v = self._first(inputs) if state.pending is not None else self._step(inputs)
+            if self.facts.guidance != 1:
+                null = self.told(NULL_PROMPT)
+                v_null = self._step({**inputs, "told": null.levels[steps][step], **null.text})
+                v = sampler.guide(v, v_null, np.float32(self.facts.guidance))
             x = sampler.euler(x, v, np.float32(times[step]), np.float32(times[step + 1]))
             stamp("step")
         return x

@@ -24,7 +24,7 @@ from torch import Tensor
 from engines.lmdm import codec, sampler, visibility
 from engines.lmdm.config import PRESETS
 from engines.lmdm.model import LMDM
-from engines.lmdm.rollout import Conditions, rollout, seeded_noise
+from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
 from engines.train import checkpoint
 from engines.train.instruments import TARGETS
 from engines.train.pairs import Batch, Pairs, load_scores
@@ -125,7 +125,7 @@ def validate(model: LMDM, pairs: Pairs, blocks: int = 40, steps: int = 4) -> dic
             batch.states, batch.pooled, present(batch.sketch, torch.ones(len(choices))), present(batch.heard, torch.full((len(choices),), keep))
         )
         with torch.autocast("cpu", torch.bfloat16):
-            made = rollout(model, conditions, blocks, sampler.schedule(steps), seeded_noise(0, len(choices), model))
+            made = rollout(model, conditions, blocks, Sampling(sampler.schedule(steps)), seeded_noise(0, len(choices), model))
         difference = pairs.encoder.mel_of(made.float()) - pairs.encoder.mel_of(batch.target)
         found[f"{name} dB"] = round(float(difference.abs().mean()) * codec.DB_PER_UNIT, 2)
         found[f"{name} level"] = round(float(difference.mean()) * codec.DB_PER_UNIT, 2)

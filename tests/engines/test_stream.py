@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from engines.engine import EngineControls
 from engines.lmdm import sampler
 from engines.lmdm.config import Regime
 from engines.lmdm.model import LMDM
-from engines.lmdm.rollout import Conditions, rollout, seeded_noise
+from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
 from engines.lmdm.stream import StreamingEngine
 from engines.ort import OrtBackend
 
@@ -38,11 +39,13 @@ def test_every_graph_output_is_within_1e_4_of_torch(packed: Packed, regime: Regi
 
 
 @REGIMES
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
 @torch.no_grad()
-def test_streaming_equals_rollout(packed: Packed, regime: Regime) -> None:
+def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: float) -> None:
     """Eight blocks through the exported graphs give the latents of the torch rollout that training uses."""
     bundle, model, _ = packed(regime)
     engine = StreamingEngine(bundle, OrtBackend())
+    engine.facts = replace(engine.facts, guidance=guidance)
     engine.reset(11)
     made, heard, sketches = [], [], []
     for block in guitar(8, engine.spec.block_frames):
@@ -53,9 +56,9 @@ def test_streaming_equals_rollout(packed: Packed, regime: Regime) -> None:
         assert engine.state.pending is not None
         made.append(engine.state.pending)
     told = lambda rows: torch.cat([torch.ones(1, 64, 1), torch.cat(rows, 1)], 2)  # noqa: E731
-    states, pooled = (torch.from_numpy(engine.weights.array(f"prompt/1/{part}")) for part in ("states", "pooled"))
+    states, pooled = (torch.tensor(engine.weights.array(f"prompt/1/{part}")) for part in ("states", "pooled"))
     conditions = Conditions(states, pooled, told(sketches), told(heard))
-    expected = rollout(model, conditions, 8, sampler.schedule(3), seeded_noise(11, 1, model))
+    expected = rollout(model, conditions, 8, Sampling(sampler.schedule(3), guidance=guidance), seeded_noise(11, 1, model))
     np.testing.assert_allclose(np.concatenate(made, 1), expected.numpy(), atol=1e-3, rtol=1e-4)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from engines.lmdm import sampler, visibility
 from engines.lmdm.config import Regime
 from engines.lmdm.model import LMDM
-from engines.lmdm.rollout import Conditions, rollout, seeded_noise
+from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
 
 TOLERANCE = 1e-5
 BLOCKS = 50
@@ -50,7 +50,7 @@ def uncached_velocity(model: LMDM, told: Conditions, made: Tensor, noisy: Tensor
 @torch.no_grad()
 def test_cached_equals_uncached_over_50_blocks(model: LMDM) -> None:
     told, noise, times = conditions(model, BLOCKS), seeded_noise(1, 1, model), sampler.schedule(2)
-    cached = rollout(model, told, BLOCKS, times, noise)
+    cached = rollout(model, told, BLOCKS, Sampling(times), noise)
     made = cached[:, :0]
     for block in range(BLOCKS):
         x = noise(block, 0)
@@ -65,7 +65,7 @@ def test_training_pass_equals_rollout(causal: LMDM) -> None:
     """All blocks at once, packed, give the velocities that a rollout sees one block after the other."""
     c, blocks, t = causal.config, 9, 1.0
     told, noise = conditions(causal, blocks), seeded_noise(2, 1, causal)
-    made = rollout(causal, told, blocks, [t, 0.0], noise)
+    made = rollout(causal, told, blocks, Sampling([t, 0.0]), noise)
     noisy = torch.cat([noise(block, 0) for block in range(blocks)], 1)
     rotation = causal.transformer.rotary_pos_emb(visibility.packed_positions(c, blocks))
     levels = causal.global_tokens(torch.full((blocks,), t), told.pooled.expand(blocks, -1))[None]
@@ -97,7 +97,7 @@ def test_the_future_has_no_influence(model: LMDM) -> None:
     told = conditions(model, blocks)
     assert told.sketch is not None
     told.sketch.requires_grad_(True)
-    made = rollout(model, told, blocks, sampler.schedule(2), seeded_noise(3, 1, model))
+    made = rollout(model, told, blocks, Sampling(sampler.schedule(2)), seeded_noise(3, 1, model))
     (gradient,) = torch.autograd.grad(made[:, n : 2 * n].sum(), told.sketch)
     assert gradient[:, 2 * n :].abs().max() == 0
     assert gradient[:, n : 2 * n].abs().max() > 0
