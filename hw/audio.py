@@ -4,10 +4,10 @@
     "alsa:plug:jk"                      any ALSA PCM name
     "file:in.wav"                       plays a WAV in real time, as a guitar would
     "file:in.wav?out=out.wav"           ... and writes what an amp would get
-    "file:in.wav?paced=no"              ... as fast as the caller turns
+    "file:in.wav?paced=no"              ... as fast as the caller turns (hw/file_audio.py has the other options)
 
 Runs in: the audio process. Opening may raise PortError, with one line that a player can act on; afterwards nothing is raised:
-trouble is returned as a count.
+trouble is returned as a count. Only `close` may raise PortError once more, when a recording could not be written.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.float32]  # (frames, channels) in [-1, 1]
 
+SAMPLE_FORMATS = ("S16", "S24_3LE", "S32", "FLOAT")
+
 
 class PortError(Exception):
     """A port that can't be opened as asked: one line that names what is wrong and what to do."""
@@ -31,10 +33,24 @@ class AudioFormat:
 
     rate_hz: int = 44_100
     period_frames: int = 128
-    periods: int = 3
+    periods: int = 3  # how many of them a card queues; the dry signal's lag is all of them
     in_channels: int = 1
     out_channels: int = 1
-    sample_format: str = "S16"  # S16, S24_3LE, S32 or FLOAT
+    sample_format: str = "S16"  # one of SAMPLE_FORMATS
+
+    def __post_init__(self) -> None:
+        if self.sample_format not in SAMPLE_FORMATS:
+            raise PortError(f"sample_format {self.sample_format!r} is unknown: use {', '.join(SAMPLE_FORMATS)}")
+        for name, least, most in (("rate_hz", 8_000, 192_000), ("period_frames", 16, 8_192), ("periods", 2, 64)):
+            if not least <= getattr(self, name) <= most:
+                raise PortError(f"{name} = {getattr(self, name)} is out of range: use {least} to {most}")
+        for name in ("in_channels", "out_channels"):
+            if getattr(self, name) not in (1, 2):
+                raise PortError(f"{name} = {getattr(self, name)} is not possible: use 1 (mono) or 2 (stereo)")
+
+    @property
+    def period_ns(self) -> int:
+        return self.period_frames * 1_000_000_000 // self.rate_hz
 
 
 @dataclass
@@ -51,6 +67,7 @@ class PortHealth:
 class AudioPort(Protocol):
     format: AudioFormat
     health: PortHealth
+    lag_frames: int  # from a frame's arrival to the departure of what is written in answer to it, converters apart
 
     def read(self, into: Frames) -> bool:
         """Wait for one period and write it into `into` (period_frames, in_channels). False when there will be no more

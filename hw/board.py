@@ -11,6 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+SWITCHES = ("bypass", "kill_dry", "trails")
+TEXTS = ("prompt", "subdivision")  # a prompt may also be a number
+CONTROL_NAMES = ("mix", "repeats", "level", *SWITCHES, "delay_ms", "subdivision", "tap", "prompt", "steps")
+
 
 class BoardError(Exception):
     """A board that can't be opened: one line that names what is wrong and what to do."""
@@ -18,10 +22,10 @@ class BoardError(Exception):
 
 @dataclass(frozen=True)
 class ControlEvent:
-    """At `seconds` since the first period: `control` (a name from appliance.controls) takes `value`.
+    """At `seconds` since the first period: `control` (one of CONTROL_NAMES) takes `value`.
 
-    For the switches `bypass` and `kill_dry` the value is 0 or 1; `tap` counts a press (its time is what matters); `prompt` is an
-    index or a text that the engine knows.
+    For the switches the value is 0 or 1; `tap` counts a press (its time is what matters); `prompt` is an index or a text that the
+    engine knows, `subdivision` a text such as 1/8. that says what a tapped beat sets.
     """
 
     seconds: float
