@@ -40,21 +40,29 @@ class Limiter:
         self._strength = Gain(shape[0], RAMP_FRAMES)  # 0: only what is over full scale is touched
         self._magnitude, self._bent = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self._over = np.empty(shape, np.bool_)
-        self._over_columns, self._over_frames = self._over.reshape(shape[0], -1), np.empty(shape[0], np.bool_)
+        self._flat = self._magnitude.reshape(-1)  # numpy reduces one axis without a buffer, but not two
+        self._sides, self._over_frames = self._over.reshape(shape[0], -1), np.empty(shape[0], np.bool_)
 
     def process(self, samples: Frames, engaged: bool) -> int:
         """Limit in place. Returns how many frames were over full scale."""
         self._strength.aim(float(engaged))
         np.abs(samples, out=self._magnitude)
-        peak = float(np.maximum.reduce(self._magnitude, axis=None))
+        peak = float(np.maximum.reduce(self._flat))
         if peak <= LIMIT_ABOVE or (peak <= 1.0 and self._strength.zero):
             return 0
         if not math.isfinite(peak):
             np.nan_to_num(samples, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
             np.abs(samples, out=self._magnitude)
-        np.greater(self._magnitude, 1.0, out=self._over)
+        over = self._count_over()
         self._bend(samples)
-        np.logical_or.reduce(self._over_columns, axis=1, out=self._over_frames)
+        return over
+
+    def _count_over(self) -> int:
+        """Frames of which any side is over full scale."""
+        np.greater(self._magnitude, 1.0, out=self._over)
+        np.copyto(self._over_frames, self._sides[:, 0])
+        for side in range(1, self._sides.shape[1]):
+            np.logical_or(self._over_frames, self._sides[:, side], out=self._over_frames)
         return int(np.count_nonzero(self._over_frames))
 
     def _bend(self, samples: Frames) -> None:
@@ -116,7 +124,9 @@ class Mixer:
     def _to_mono(self, dry: Frames) -> Samples:
         if self._in_channels == 1:
             return dry[:, 0]
-        np.add.reduce(dry, axis=1, out=self._mono)
+        np.add(dry[:, 0], dry[:, 1], out=self._mono)
+        for side in range(2, self._in_channels):
+            np.add(self._mono, dry[:, side], out=self._mono)
         np.multiply(self._mono, 1.0 / self._in_channels, out=self._mono)
         return self._mono
 

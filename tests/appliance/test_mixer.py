@@ -160,6 +160,15 @@ def test_a_sweep_of_the_delay_time_does_not_click(delays: list[int], turns: int,
     rig.close()
 
 
+def test_a_delay_longer_than_the_music_so_far_is_no_fault() -> None:
+    rig = tones(delay_frames=22_000)
+    rig.set(delay_frames=rig.shortest_delay_frames)
+    rig.play(100)
+    rig.set(delay_frames=22_000)
+    out = rig.play(30)
+    assert not out[2048:].any() and rig.count(Counter.SILENT_FRAMES) == 0
+
+
 def test_a_new_delay_time_is_reached_in_1024_frames() -> None:
     rig = tones()
     rig.play(200)
@@ -263,16 +272,18 @@ def test_a_gain_takes_its_time(frames: int) -> None:
 # No array is allocated per period
 
 
-def busy() -> Rig:
+def busy(sides: tuple[int, int]) -> Rig:
     """A period of 8,192 frames, so that one array of it is unmistakable; loud, so that the limiters work."""
     size = Size(period_frames=8192, block_frames=16_384, ring_blocks=8, fade_frames=1024)
     frames = 64 * 8192
-    return Rig(noise(frames, 1, 1.0), noise(frames, 2, 1.0), size, out_channels=2, mix=0.5, repeats=0.6, delay_frames=3 * 16_384)
+    guitar = np.stack([noise(frames, seed, 1.0) for seed in range(sides[0])], axis=1)
+    return Rig(guitar, noise(frames, 9, 1.0), size, sides[1], mix=0.5, repeats=0.6, delay_frames=3 * 16_384)
 
 
 @pytest.mark.parametrize("event", ["steady", "late", "sweep", "bypass", "mix"])
-def test_no_array_is_allocated_per_period(event: str) -> None:
-    rig = busy()
+@pytest.mark.parametrize("sides", [(1, 1), (1, 2), (2, 1), (2, 2)], ids=str)
+def test_no_array_is_allocated_per_period(event: str, sides: tuple[int, int]) -> None:
+    rig = busy(sides)
     rig.play(20)
     peaks = []
     for turn in range(12):

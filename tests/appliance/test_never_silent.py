@@ -95,6 +95,18 @@ def test_latest_moment_that_is_on_time() -> None:
     assert play([0, spare + size.period_frames + 1, 0], size).count(Counter.LATE_BLOCKS) == 1
 
 
+@pytest.mark.parametrize("blocks_between", [1, 2, 5])
+def test_the_engine_is_not_trusted_again_before_two_blocks_on_time(blocks_between: int) -> None:
+    """Late, one block on time, late again: the second block in a row is the first that is heard."""
+    trace = [0, LOST, *[0] * blocks_between, LOST, *[0] * 8]
+    rig = play(trace, Size())
+    music, block = rig.amp[rig.shortest_delay_frames :, 0], rig.size.block_frames
+    trusted = [True, False, *(number > 1 for number in range(1, blocks_between + 1)), False]
+    for number, by_engine in enumerate(trusted):
+        middle = slice(number * block + 1100, (number + 1) * block - 640)  # between the fades
+        assert np.array_equal(music[middle], rig.engine[middle]) == by_engine
+
+
 def test_no_engine_at_all_is_a_plain_delay() -> None:
     rig = play([LOST] * 20, Size())
     end = 20 * rig.size.block_frames
