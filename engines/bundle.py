@@ -130,7 +130,10 @@ def open_engine(address: str, threads: int = 1) -> Engine:
     if bundle.manifest.kind == "lmdm":
         from engines.lmdm.stream import StreamingEngine
 
-        return StreamingEngine.open(bundle, threads)
+        try:
+            return StreamingEngine.open(bundle, threads)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{bundle.path}: was packed for another version of its engine ({error!r}); pack it again") from error
     raise BundleError(f"{bundle.path}: engines of kind {bundle.manifest.kind!r} are unknown here; update Ghostnote")
 
 

@@ -72,8 +72,8 @@ def engine_arrays(model: LMDM, decode: Decoder, prompts: list[text.Prompt]) -> d
     for name, value in zip(DecoderState._fields, decode.initial_state(), strict=True):
         arrays[f"decoder/{name}"] = value.numpy()
     for i, prompt in [*enumerate(prompts), (NULL_PROMPT, text.NULL_PROMPT)]:
-        arrays[f"prompt/{i}/states"] = prompt.states[None].numpy()
-        arrays[f"prompt/{i}/pooled"] = prompt.pooled[None].numpy()
+        arrays[f"prompt/{i}/states"] = prompt.states[None].numpy().astype(np.float16)
+        arrays[f"prompt/{i}/pooled"] = prompt.pooled[None].numpy().astype(np.float16)
     return arrays
 
 
@@ -153,7 +153,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     recipe = Recipe(args.name, args.release, args.created, args.steps, args.guidance, args.partner)
-    names = [phrases[0] for phrases in PHRASES.values()]
+    names = [phrases[0] for phrases in PHRASES.values()] + [phrase for phrases in PHRASES.values() for phrase in phrases[1:]]
     model = load_model(args.model)
     files, parity = build_files(model, load_codec(args.codec), [text.encode(name) for name in names])
     if not show(parity):

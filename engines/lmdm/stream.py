@@ -160,7 +160,7 @@ class StreamingEngine:
         if prompt not in self._told:
             levels = {}
             text: dict[str, Array] = {}
-            states, pooled = self.weights.array(f"prompt/{prompt}/states"), self.weights.array(f"prompt/{prompt}/pooled")
+            states, pooled = (self.weights.array(f"prompt/{prompt}/{part}").astype(np.float32) for part in ("states", "pooled"))
             for steps in range(1, self.spec.max_steps + 1):
                 times = np.zeros(self.spec.max_steps, np.float32)
                 times[:steps] = sampler.schedule(steps)[:-1]

@@ -56,7 +56,7 @@ def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: floa
         assert engine.state.pending is not None
         made.append(engine.state.pending)
     told = lambda rows: torch.cat([torch.ones(1, 64, 1), torch.cat(rows, 1)], 2)  # noqa: E731
-    states, pooled = (torch.tensor(engine.weights.array(f"prompt/1/{part}")) for part in ("states", "pooled"))
+    states, pooled = (torch.tensor(engine.weights.array(f"prompt/1/{part}")).float() for part in ("states", "pooled"))
     conditions = Conditions(states, pooled, told(sketches), told(heard))
     expected = rollout(model, conditions, 8, Sampling(sampler.schedule(3), guidance=guidance), seeded_noise(11, 1, model))
     np.testing.assert_allclose(np.concatenate(made, 1), expected.numpy(), atol=1e-3, rtol=1e-4)
