@@ -26,6 +26,7 @@ from appliance.controls import Controls
 from appliance.deadline import Deadline
 from appliance.delay import WetSettings
 from appliance.mixer import RAMP_FRAMES, Mixer
+from appliance.realtime import enter_realtime
 from appliance.recorder import Recorder
 from appliance.ring import Ring
 from appliance.shared import SharedMemory
@@ -46,6 +47,7 @@ class AudioSettings:
     core: int | None = None
     record: str | None = None  # an existing folder for dry, wet and out
     record_frames: int = 0
+    lock_memory: bool = True
 
     def command(self) -> list[str]:
         """For subprocess.Popen, together with `pass_fds`."""
@@ -180,9 +182,7 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     loop = AudioLoop(port, memory, settings.doorbell_fds, settings.wet, open_recorder(settings))
-    from appliance.realtime import enter_realtime
-
-    print(enter_realtime(settings.priority, settings.core), flush=True)
+    print(enter_realtime(settings.priority, settings.core, settings.lock_memory), flush=True)
     main_process = os.getppid()
     while os.getppid() == main_process and loop.turn():
         pass

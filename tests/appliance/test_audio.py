@@ -159,7 +159,7 @@ def test_a_period_costs_at_most_40_us() -> None:
 
 
 def test_settings_survive_the_command_line() -> None:
-    settings = AudioSettings(3, (4, 5), "file:a b.wav", AudioFormat(out_channels=2), WetSettings(512), 0, 1, "here", 7)
+    settings = AudioSettings(3, (4, 5), "file:a b.wav", AudioFormat(out_channels=2), WetSettings(512), 0, 1, "here", 7, False)
     assert AudioSettings.from_json(settings.command()[-1]) == settings and settings.pass_fds == (3, 4, 5)
 
 
