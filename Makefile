@@ -51,10 +51,13 @@ $(VENV)/.train: pyproject.toml $(VENV)/.play
 	@$(PIP) install --no-deps basic-pitch==0.4.0
 	@touch $@
 
-$(VENV)/.test: pyproject.toml $(VENV)/.train
+$(VENV)/.apt: pyproject.toml $(VENV)/.base
 	@.ci/apt-need $(APT_TEST)
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.apt $(VENV)/.train
 	@echo "installing what the tests need"
-	@$(PIP) install --editable '.[demo,device,train,dev]'
+	@$(PIP) install --use-pep517 --editable '.[demo,device,train,dev]'
 	@touch $@
 
 demo: $(VENV)/.play

@@ -47,11 +47,13 @@ class Plan:
     drift_minutes: int = 10
     drift_instruments: tuple[int, ...] = (48, 89)
     silence_seconds: float = 20.0
+    sweep_scores: int = 2
+    sweep_steps: tuple[int, ...] = (1, 2, 4, 8)
 
 
 QUICK = Plan(
     scores=2, seconds=10.0, instruments=TARGETS[:4], real_seconds=8.0, real_instruments=1, drift_minutes=2, drift_instruments=(48,),
-    silence_seconds=8.0,
+    silence_seconds=8.0, sweep_scores=1,
 )
 
 
@@ -185,6 +187,21 @@ class Evaluator:
                 if other is not own:
                     self.result.rows.append(case.row(self.ears, "shuffled conditioning", other))
 
+    def sweep(self, data: Path) -> None:
+        """The same clips at other numbers of denoising steps."""
+        engine = self.player.engine
+        prompts = {p: i for p, i in self.player.prompts().items() if p in self.plan.instruments}
+        scores = clips.scores(data, "val", self.plan.sweep_scores, self.plan.seconds)
+        wanted = [steps for steps in self.plan.sweep_steps if steps <= engine.spec.max_steps]
+        work = [(steps, score, turn, program) for steps in wanted for score in scores for turn, program in enumerate(prompts)]
+        for steps, score, turn, program in track(work, description="denoising steps"):
+            player = Player(engine, steps, self.player.seed)
+            played, truth = (self.ears.hear(audio) for audio in (score.inputs[score.guitar(turn)], score.targets[program]))
+            case = Case("steps", score.name, score.guitar(turn), program, played, truth)
+            answer = self.ears.hear(player.answer(score.inputs[score.guitar(turn)], prompts[program]))
+            self.result.rows.append(case.row(self.ears, str(steps), answer))
+            self.result.steps_ms.setdefault(str(steps), []).extend(player.block_ms)
+
     def real(self) -> None:
         """Real guitars: no true target, so notes against the player, and timbre."""
         prompts = list(self.player.prompts().items())
@@ -264,6 +281,7 @@ def evaluate(address: str, data: Path, plan: Plan, player: Player, codec: Path |
     run.codec(data)
     run.split(data, "val")
     run.split(data, "cross")
+    run.sweep(data)
     run.real()
     run.silence(data)
     run.drift(data)

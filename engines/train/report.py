@@ -91,6 +91,7 @@ class Evaluation:
     silence: list[Silence] = field(default_factory=list)
     codec: list[TripRow] = field(default_factory=list)
     block_ms: list[float] = field(default_factory=list)
+    steps_ms: dict[str, list[float]] = field(default_factory=dict)  # CPU time of a block by number of denoising steps
     example: Example | None = None
 
     def values(self, split: str, system: str, measure: str, **where: str) -> metrics.Interval:
@@ -169,6 +170,15 @@ def guitars(result: Evaluation) -> str:
     return table(("played on", "note-F, player", "timbre", "log-mel dB", "true: note-F, player"), rows)
 
 
+def steps(result: Evaluation) -> str:
+    """What another number of denoising steps would give and cost."""
+    rows = []
+    for name, block_ms in result.steps_ms.items():
+        values = [result.values("steps", name, m).mean for m in ("note_player", "note_target", "timbre", "mel_db")]
+        rows.append([name, *map(number, values), f"{np.median(block_ms):.1f}"])
+    return table(("steps", "note-F, player", "note-F, target", "timbre", "log-mel dB", "CPU ms per block"), rows)
+
+
 def real(result: Evaluation) -> str:
     """Real guitars, by kind and then one by one."""
     kinds = sorted({row.split for row in result.rows if row.split.startswith("real")})
@@ -239,6 +249,8 @@ def markdown(result: Evaluation) -> str:
         ("Ten minutes" if len(next(iter(result.drift.values()), [])) == 10 else "Minutes on end", drift(result)),
         ("Silence in", silences(result)),
     ]
+    if result.steps_ms:
+        sections.insert(4, ("By denoising steps", steps(result)))
     if result.codec:
         sections.append(("The codec alone", trips(result)))
     sections += [("Cost", cost(result)), ("How it was measured", METHOD)]
