@@ -8,6 +8,7 @@ Shapes: N sample, T latent, M mel band (128). Runs in: evaluation.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -74,11 +75,17 @@ def centroid_hz(mel: Tensor) -> float:
     return float((bands * band_hz()).sum() / (bands.sum() + 1e-9))
 
 
+def energy_db(mel: Tensor) -> float:
+    """Mean square of the mel magnitudes of (T, 512) log-mel, in dB."""
+    return 10 * math.log10(float((codec.denormalise_mel(mel) - codec.MEL_FLOOR).clamp(min=0).square().mean()) + 1e-12)
+
+
 @dataclass(frozen=True)
 class Minute:
     """One minute of a long rollout."""
 
-    level_db: float  # mean log-mel
+    level_db: float  # mean log-mel: every band and every rest counts alike
+    energy_db: float  # mean square of the mel magnitudes: what is loud counts
     centroid_hz: float
     error_db: float  # log-mel against the true target
 
@@ -88,7 +95,7 @@ def minutes(made: Tensor, wanted: Tensor) -> list[Minute]:
     count = int(min(len(made), len(wanted)) / LATENTS_PER_MINUTE + 0.01)
     edges = [round(i * LATENTS_PER_MINUTE) for i in range(count + 1)]
     rows = [(made[a:b], wanted[a:b]) for a, b in itertools.pairwise(edges)]
-    return [Minute(float(m.mean()) * codec.DB_PER_UNIT, centroid_hz(m), mel_error_db(m, w)) for m, w in rows]
+    return [Minute(float(m.mean()) * codec.DB_PER_UNIT, energy_db(m), centroid_hz(m), mel_error_db(m, w)) for m, w in rows]
 
 
 def drift_db(rollout: Sequence[Minute]) -> float:

@@ -195,8 +195,10 @@ def drift(result: Evaluation) -> str:
     for name, rollout in result.drift.items():
         for index, minute in enumerate(rollout):
             change = minute.level_db - rollout[0].level_db
-            rows.append([f"{name}, minute {index + 1}", f"{change:+.2f}", f"{minute.centroid_hz:.0f}", number(minute.error_db)])
-    return table(("", "level against minute 1, dB", "centroid, Hz", "log-mel dB from true target"), rows)
+            energy = minute.energy_db - rollout[0].energy_db
+            row = (f"{change:+.2f}", f"{energy:+.2f}", f"{minute.centroid_hz:.0f}", number(minute.error_db))
+            rows.append([f"{name}, minute {index + 1}", *row])
+    return table(("", "mean log-mel against minute 1, dB", "energy against minute 1, dB", "centroid, Hz", "log-mel dB from true target"), rows)
 
 
 def silences(result: Evaluation) -> str:
@@ -229,6 +231,8 @@ METHOD = """\
   instruments and "guitar". Only windows in which the true target (or the real guitar) sounds are counted.
 - **log-mel dB**: mean absolute difference from the true target. It rewards the average of all plausible answers, so it never ranks
   engines or step counts by itself.
+- **drift**: the same 30 seconds are played over and over; the figure is the largest change of the mean log-mel of any minute against the
+  first. It counts every band and every rest alike, so it sees what energy alone would not.
 - Scores are unseen; *cross* is also another soundfont, for guitars and targets, on which the classifier itself is less sure.
 - Brackets: 95 % bootstrap interval over scores (or recordings). Every input is brought to the same RMS level.
 - *Shuffled conditioning* is the engine's answer to another score with the same prompt. *Mean spectrum* is the target instrument's mean

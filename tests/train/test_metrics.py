@@ -111,6 +111,7 @@ class TestMetrics:
         assert len(steady) == 3
         assert metrics.drift_db(steady) < 0.1
         assert metrics.drift_db(risen) == pytest.approx(3, abs=0.1)
+        assert risen[2].energy_db - risen[0].energy_db == pytest.approx(3, abs=0.1)
         assert risen[2].error_db == pytest.approx(3, abs=0.1) and risen[1].error_db == 0
 
 
