@@ -198,7 +198,8 @@ def drift(result: Evaluation) -> str:
             energy = minute.energy_db - rollout[0].energy_db
             row = (f"{change:+.2f}", f"{energy:+.2f}", f"{minute.centroid_hz:.0f}", number(minute.error_db))
             rows.append([f"{name}, minute {index + 1}", *row])
-    return table(("", "mean log-mel against minute 1, dB", "energy against minute 1, dB", "centroid, Hz", "log-mel dB from true target"), rows)
+    head = ("", "mean log-mel against minute 1, dB", "energy against minute 1, dB", "centroid, Hz", "log-mel dB from true target")
+    return table(head, rows)
 
 
 def silences(result: Evaluation) -> str:
