@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.tempo import Subdivision
-from hw.audio import AudioFormat
+from hw.audio import SAMPLE_FORMATS, AudioFormat
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -78,7 +78,7 @@ class AudioConfig:
     periods: int = _whole(3, 2, 16)
     in_channels: int = _whole(1, 1, 2)
     out_channels: int = _whole(1, 1, 2)
-    sample_format: str = _choice("S16", "S16", "S24_3LE", "S32", "FLOAT")
+    sample_format: str = _choice("S16", *SAMPLE_FORMATS)
 
     def format(self) -> AudioFormat:
         return AudioFormat(self.rate_hz, self.period_frames, self.periods, self.in_channels, self.out_channels, self.sample_format)

@@ -1,0 +1,194 @@
+"""The command `ghostnote`. Bad input ends in one line on stderr and exit code 2; never in a traceback.
+
+Runs in: the main process. Each command imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.console import Console
+
+from appliance.config import Config, ConfigError, load_config
+from appliance.main import RunOptions, StartError, Supervisor
+from engines.bundle import BundleError
+from hw.audio import PortError
+from hw.board import BoardError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+OPERATOR_ERRORS = (ConfigError, BundleError, PortError, BoardError, StartError)
+
+out, err = Console(), Console(stderr=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=arguments.log_level, format="ghostnote: %(message)s")
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except OPERATOR_ERRORS as error:
+        if str(error):
+            print(f"ghostnote: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser("ghostnote", description="The open generative-delay guitar pedal.")
+    top.set_defaults(log_level=logging.WARNING)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_demo(commands)
+    _add_render(commands)
+    _add_check(commands)
+    _add_bench(commands)
+    _add_engine(commands)
+    return top
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add_run(commands: Commands) -> None:
+    one = commands.add_parser("run", help="play: sound card, board and engine as configured")
+    one.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML; deploy/ghostnote.toml is an example")
+    one.add_argument("--wait-for-engine", action="store_true", help="no sound before the engine is ready (else dry sound comes first)")
+    one.add_argument("--report", type=Path, metavar="FILE", help="write the exit report as JSON")
+    one.set_defaults(command=_run, log_level=logging.INFO)
+
+
+def _add_demo(commands: Commands) -> None:
+    one = commands.add_parser("demo", help="play a guitar recording through the engine in real time")
+    one.add_argument("--input", type=Path, metavar="WAV", help="another recording than the shipped one")
+    one.add_argument("--seconds", type=_positive, metavar="S", help="only the first S seconds of it")
+    one.add_argument("--prompt", default="", metavar="TEXT", help="what answers; one of the engine's prompts")
+    one.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where the results go (default: demo)")
+    one.add_argument("--mix", type=_share, default=0.5, help="0 dry .. 1 wet (default: 0.5)")
+    _add_engine_option(one)
+    one.set_defaults(command=_demo)
+
+
+def _add_render(commands: Commands) -> None:
+    one = commands.add_parser("render", help="a recording through the engine, offline; the same seed gives the same bits")
+    one.add_argument("input", type=Path, metavar="IN")
+    one.add_argument("output", type=Path, metavar="OUT", help="ends in .wav, .flac or .ogg")
+    one.add_argument("--prompt", default="", metavar="TEXT")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--mix", type=_share, default=1.0, help="0 dry .. 1 wet (default: 1)")
+    one.add_argument("--steps", type=int, choices=range(17), default=0, metavar="N", help="denoising steps; 0 is the engine's own choice")
+    one.add_argument("--delay-ms", type=_positive, default=0.0, metavar="MS", help="default: the shortest")
+    _add_engine_option(one)
+    one.set_defaults(command=_render)
+
+
+def _add_check(commands: Commands) -> None:
+    one = commands.add_parser("check", help="what this machine can do")
+    one.add_argument("--config", type=Path, metavar="FILE", help="check this configuration as well")
+    _add_engine_option(one)
+    one.set_defaults(command=_check)
+
+
+def _add_bench(commands: Commands) -> None:
+    one = commands.add_parser("bench", help="what a block costs on this machine")
+    one.add_argument("--json", action="store_true", help="as JSON on stdout")
+    one.add_argument("--blocks", type=int, default=200, metavar="N", help="how many blocks to measure (default: 200)")
+    _add_engine_option(one)
+    one.set_defaults(command=_bench)
+
+
+def _add_engine(commands: Commands) -> None:
+    one = commands.add_parser("engine", help="engine bundles")
+    actions = one.add_subparsers(required=True, metavar="ACTION")
+    info = actions.add_parser("info", help="what a bundle is, every byte checked")
+    info.add_argument("bundle", metavar="BUNDLE")
+    info.set_defaults(command=_engine_info)
+
+
+def _add_engine_option(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--engine", default="reference", metavar="BUNDLE", help='a bundle, "reference" (default) or "echo"')
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 86_400:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be from 0 to 1")
+    return value
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from appliance.report import summary
+
+    config = load_config(arguments.config)
+    report = Supervisor(config, RunOptions(wait_for_engine=arguments.wait_for_engine)).run()
+    if arguments.report:
+        report.write(arguments.report)
+    out.print(summary(report, f"Played {report.seconds:.1f} s"))
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from appliance.demo import DemoJob, demo
+
+    a = arguments
+    demo(DemoJob(a.input, a.seconds, a.prompt, a.out, a.engine, a.mix), out)
+    return 0
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    from rich.progress import Progress
+
+    from appliance.render import channels_of, check_target, render, write_audio
+    from engines.bundle import read_spec
+    from hw.file_audio import load_audio
+
+    subtype, spec = check_target(arguments.output), read_spec(arguments.engine)
+    channels, defaults = channels_of(arguments.input), Config()
+    config = replace(
+        defaults,
+        audio=replace(defaults.audio, rate_hz=spec.sample_rate, in_channels=channels, out_channels=channels),
+        engine=replace(defaults.engine, bundle=arguments.engine, prompt=arguments.prompt, seed=arguments.seed, steps=arguments.steps),
+        controls=replace(defaults.controls, mix=arguments.mix, delay_ms=arguments.delay_ms),
+    )
+    guitar = load_audio(arguments.input, spec.sample_rate, channels)
+    with Progress(console=err) as progress:
+        task = progress.add_task("rendering", total=1.0)
+        rendered = render(config, guitar, lambda share: progress.update(task, completed=share))
+    write_audio(arguments.output, rendered.out, spec.sample_rate, subtype)
+    delay_ms = 1000 * rendered.delay_frames / spec.sample_rate
+    out.print(f"{arguments.output}: “{rendered.prompt}”, {delay_ms:.0f} ms after the guitar", highlight=False)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from appliance.check import check
+
+    return check(out, arguments.config, arguments.engine)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from appliance.bench import run
+
+    run(arguments.engine, arguments.blocks, arguments.json)
+    return 0
+
+
+def _engine_info(arguments: argparse.Namespace) -> int:
+    from appliance.engine_info import engine_info
+
+    return engine_info(arguments.bundle, out)

@@ -1,0 +1,279 @@
+"""The supervisor: starts the audio process and the engine's slot, applies what the player does, and keeps both alive.
+
+    dry sound first, the engine as soon as it is ready (or the other way round, for a recording that must be answered from the start)
+
+It never touches a sample. Everything that an operator can get wrong fails in `Supervisor(...)`, before anything plays.
+
+Runs in: the main process; imports no runtime.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from appliance.audio import AudioSettings
+from appliance.child import STOP_SECONDS, Child
+from appliance.config import Config
+from appliance.controls import Control, Controls
+from appliance.delay import WetSettings
+from appliance.fit import Fit
+from appliance.player import Player
+from appliance.report import Report, Session, collect, own_peak_rss_mb
+from appliance.shared import SharedMemory
+from appliance.slot import Slot, SlotState
+from appliance.stats import Counter, Counters
+from appliance.worker import WorkerSettings
+from engines.bundle import locate, read_spec, verify
+from hw.board import open_board
+
+log = logging.getLogger("ghostnote")
+
+TICK_MS = 10  # how late a control event may be applied
+MEASURE_SECONDS = 1.0
+HANG_SECONDS = 1.5  # audio that makes no progress for so long is as good as dead (a card that vanished can leave a read hanging)
+HANG_AT_START_SECONDS = 10.0  # ... except while it opens the card
+ENGINE_PATIENCE_SECONDS = 120.0  # for an engine that must be ready before anything plays
+NOTES = 20  # lines of the children that the report keeps
+CANNOT_OPEN = 2  # exit code of a child that has already said, in one line, what it can't open
+
+
+class StartError(Exception):
+    """Something that must be there at the start is not. An empty message: the process concerned has said why."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a command wants of a run beyond the configuration."""
+
+    wait_for_engine: bool = False  # engine ready before the first period
+    record: Path | None = None  # an existing folder: keep dry, wet and output there
+    record_frames: int = 0
+    on_tick: Callable[[Supervisor], None] | None = None
+
+
+class Supervisor:
+    """One run of the pedal. Raises ConfigError, BundleError and BoardError at once; StartError from `run`."""
+
+    def __init__(self, config: Config, options: RunOptions | None = None) -> None:
+        self.config, self.options = config, options or RunOptions()
+        if config.engine.bundle != "echo":
+            verify(locate(config.engine.bundle))
+        self.spec = read_spec(config.engine.bundle)
+        fit = Fit.of(config, self.spec)
+        self.board = open_board(config.board.port)
+        self.memory = SharedMemory.create(fit.layout)
+        self.doorbell_fd, self.answer_fd = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2))
+        self.controls, self.counters = Controls(self.memory.controls), Counters(self.memory.counters)
+        self.player = Player(self.controls, fit)
+        self.player.start(config)
+        settings = self._audio_settings(fit.wet)
+        self.audio = Child("audio", settings.command(), settings.pass_fds)
+        self.slot = Slot(self.memory, self._worker_settings())
+        self.stopping = self.ended = False
+        self.startup_seconds: float | None = None
+        self.notes: list[str] = []
+        self._began = self._measured_at = self._progress_at = 0.0
+        self._periods, self._opening = 0, True
+
+    def run(self) -> Report:
+        """Play until the port ends or someone says stop."""
+        self._began = time.monotonic()
+        self.controls.set(Control.RUNNING, 1)
+        with self._signals():
+            try:
+                self._start()
+                while not (self.stopping or self.ended):
+                    self._tick()
+            finally:
+                self._stop()
+        return self.report()
+
+    def stop(self) -> None:
+        """May be called from a signal handler."""
+        self.stopping = True
+
+    @property
+    def seconds(self) -> float:
+        """The audio clock: what the board's events are timed by."""
+        return self.counters.get(Counter.POSITION) / self.spec.sample_rate
+
+    def report(self) -> Report:
+        peaks = {"main": own_peak_rss_mb(), "audio": self.audio.peak_rss_mb, "engine": self.slot.child.peak_rss_mb}
+        session = Session(
+            engine=self.spec.name,
+            prompt=self.player.prompt,
+            delay_frames=int(self.controls.get(Control.DELAY_FRAMES)),
+            startup_seconds=self.startup_seconds,
+            peak_rss_mb=peaks,
+            audio_restarts=self.audio.restarts,
+            engine_restarts=self.slot.child.restarts,
+            notes=tuple(self.notes),
+        )
+        return collect(self.memory, session)
+
+    def _start(self) -> None:
+        if not self.options.wait_for_engine:
+            self._start_audio()
+        self.slot.start()
+        if self.options.wait_for_engine:
+            self._await_engine()
+            if not self.stopping:
+                self._start_audio()
+
+    def _start_audio(self) -> None:
+        self.audio.start()
+        self._await_progress()
+
+    def _await_progress(self) -> None:
+        self._progress_at, self._opening = time.monotonic(), True
+
+    def _await_engine(self) -> None:
+        give_up_at = time.monotonic() + ENGINE_PATIENCE_SECONDS
+        while self.startup_seconds is None and not self.stopping:
+            self._rest()
+            self._follow_slot()
+            if self.slot.state is SlotState.DEAD or time.monotonic() > give_up_at:
+                raise StartError(f"engine {self.spec.name!r} did not start; try `ghostnote check`")
+
+    def _tick(self) -> None:
+        self._rest()
+        self._follow_audio()
+        self._follow_slot()
+        for event in self.board.poll(self.seconds):
+            refused = self.player.apply(event)
+            if refused:
+                log.warning("%s", refused)
+        now = time.monotonic()
+        if now - self._measured_at > MEASURE_SECONDS:
+            self._measured_at = now
+            self._measure()
+        if self.options.on_tick:
+            self.options.on_tick(self)
+
+    def _rest(self) -> None:
+        """Until the worker has something, at most one tick."""
+        poll = select.poll()
+        poll.register(self.answer_fd, select.POLLIN)
+        if poll.poll(TICK_MS):
+            os.eventfd_read(self.answer_fd)
+
+    def _follow_audio(self) -> None:
+        self._listen(self.audio)
+        if self.audio.ended():
+            self._audio_ended()
+        elif not self.audio.running and self.audio.restart_when_due():
+            self._await_progress()
+        elif self._hangs():
+            log.error("the audio process hangs: it is ended and starts again")
+            self.audio.kill()
+
+    def _audio_ended(self) -> None:
+        code = self.audio.exit_code
+        if code == 0:
+            self.ended = True
+        elif code == CANNOT_OPEN and not self.counters.get(Counter.PERIODS):
+            raise StartError("")
+        else:
+            log.error("the audio process ended (%s): it starts again", _ending(code))
+
+    def _hangs(self) -> bool:
+        now, periods = time.monotonic(), self.counters.get(Counter.PERIODS)
+        if not self.audio.running or periods != self._periods:
+            self._opening = self._opening and periods == self._periods
+            self._periods, self._progress_at = periods, now
+            return False
+        return now - self._progress_at > (HANG_AT_START_SECONDS if self._opening else HANG_SECONDS)
+
+    def _follow_slot(self) -> None:
+        before = self.slot.state
+        self._listen(self.slot.child)
+        state = self.slot.watch()
+        if state is SlotState.DEAD and before is not state:
+            if self.slot.never_ready and self.slot.child.exit_code == CANNOT_OPEN:
+                raise StartError("")
+            log.error("the engine ended (%s): it starts again, the plain delay plays on", _ending(self.slot.child.exit_code))
+        if self.startup_seconds is None and state in (SlotState.READY, SlotState.ACTIVE):
+            self.startup_seconds = time.monotonic() - self._began
+            log.info("engine %s is ready after %.1f s", self.spec.name, self.startup_seconds)
+
+    def _listen(self, child: Child) -> None:
+        for line in child.lines():
+            log.info("%s", line)
+            if line not in self.notes:
+                self.notes = [*self.notes, line][-NOTES:]
+
+    def _measure(self) -> None:
+        self.audio.measure()
+        self.slot.child.measure()
+
+    def _stop(self) -> None:
+        """Ask both to end, and see to it. Takes less than a second."""
+        self._measure()
+        self.controls.set(Control.RUNNING, 0)
+        deadline = time.monotonic() + STOP_SECONDS
+        self.audio.stop(deadline)
+        self.slot.retire(deadline)
+        self._listen(self.audio)
+        self._listen(self.slot.child)
+        self.board.close()
+        self.memory.close()
+        for fd in (self.doorbell_fd, self.answer_fd):
+            os.close(fd)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.stop()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _audio_settings(self, wet: WetSettings) -> AudioSettings:
+        realtime, options = self.config.realtime, self.options
+        return AudioSettings(
+            memory_fd=self.memory.fd,
+            doorbell_fds=(self.doorbell_fd,),
+            port=self.config.audio.port,
+            format=self.config.audio.format(),
+            wet=wet,
+            priority=realtime.priority,
+            core=_core(realtime.audio_core),
+            record=str(options.record) if options.record else None,
+            record_frames=options.record_frames,
+        )
+
+    def _worker_settings(self) -> WorkerSettings:
+        engine, realtime = self.config.engine, self.config.realtime
+        return WorkerSettings(
+            memory_fd=self.memory.fd,
+            doorbell_fd=self.doorbell_fd,
+            answer_fd=self.answer_fd,
+            engine=engine.bundle,
+            threads=engine.threads,
+            seed=engine.seed,
+            core=_core(realtime.worker_core),
+            nice=realtime.worker_nice,
+        )
+
+
+def _core(configured: int) -> int | None:
+    return None if configured < 0 else configured
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"signal {-exit_code}, {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"

@@ -1,0 +1,204 @@
+"""The worker process: one engine, which hears every block and answers those that it can still answer in time.
+
+    python -m appliance.worker SETTINGS     SETTINGS: WorkerSettings as JSON, with the inherited file descriptors in it
+
+Which blocks are whole is read from the audio process's position; the doorbell only says when to look. So a worker that was stalled,
+or has just been started again, finds by itself what it missed: it hears those blocks with `prefill` and answers the next one.
+
+Runs in: the worker process, which has one thread of Python. A runtime is imported only here, through engines.bundle.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from appliance.controls import Control, Controls
+from appliance.deadline import already_lost
+from appliance.ring import Ring, Samples, WetRing
+from appliance.shared import SharedMemory
+from appliance.stats import BlockMode, Counter, Counters, Ledger, WorkerCounter
+from engines.bundle import BundleError, open_engine
+from engines.engine import Engine, EngineControls
+
+PRIME_BLOCKS = 4  # so much of what was played just before it started does an engine hear first
+WARM_UP_BLOCKS = 2  # the first blocks of a runtime are slow, and the second takes another path than the first
+WAKE_MS = 250  # how often a waiting worker looks whether main still lives
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """All that the worker process is told when it starts."""
+
+    memory_fd: int
+    doorbell_fd: int  # rung by audio whenever a block is whole
+    answer_fd: int  # rung by the worker when it is ready, and after each block
+    engine: str
+    threads: int = 1
+    seed: int = 0
+    core: int | None = None
+    nice: int = 0
+
+    def command(self) -> list[str]:
+        """For subprocess.Popen, together with `pass_fds`."""
+        return [sys.executable, "-m", "appliance.worker", json.dumps(asdict(self))]
+
+    @property
+    def pass_fds(self) -> tuple[int, ...]:
+        return (self.memory_fd, self.doorbell_fd, self.answer_fd)
+
+
+class Worker:
+    """The pass that a newcomer follows: `turn` is one block from guitar to answer."""
+
+    def __init__(self, engine: Engine, memory: SharedMemory, seed: int = 0, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        layout, spec = memory.layout, engine.spec
+        ours = (spec.sample_rate, spec.block_frames, spec.codec_delay_frames)
+        assert ours == (layout.sample_rate, layout.block_frames, layout.codec_delay_frames), "engine and rings must agree"
+        self.engine, self.seed, self.clock = engine, seed, clock
+        self.inputs, self.wets = Ring(memory.input, layout.guard_frames), WetRing(memory)
+        self.ledger, self.controls = Ledger(memory.ledger, layout.block_frames), Controls(memory.controls)
+        self.audio, self.counters = Counters(memory.counters), Counters(memory.worker_counters)
+        self.period_frames, self.block_frames = layout.period_frames, layout.block_frames
+        self.reach_frames = layout.ring_frames - layout.block_frames  # further back, audio may be writing over it
+        heard = self.audio.get(Counter.POSITION) // self.block_frames
+        self.next_start = max(0, heard - PRIME_BLOCKS) * self.block_frames
+        engine.reset(seed)
+
+    def pending(self) -> int | None:
+        """Start of the oldest whole block that has not been heard, or None."""
+        position = self.audio.get(Counter.POSITION)
+        if position - self.next_start > self.reach_frames:
+            self._lose_the_thread(position)
+        past_end = position - self.next_start - self.block_frames
+        if past_end < 0 or (past_end < self.period_frames and not self._captured(self.next_start)):
+            return None  # in the second case audio is just about to open the block's row and to ring
+        return self.next_start
+
+    def turn(self, start: int) -> None:
+        """Hear the block that began at `start`, and answer it unless that would be in vain."""
+        block = self.inputs.copy(start, self.block_frames)
+        now_ns = self.clock()
+        if not self._captured(start) or already_lost(int(self.ledger.row(start)["due"]), now_ns):
+            self.engine.prefill(block)
+            self._close(start, BlockMode.PREFILLED, WorkerCounter.PREFILLED)
+        else:
+            self.ledger.row(start)["started"] = now_ns
+            self._answer(start, self.engine.generate(block, self._wishes(), self.ledger.stamper(start, self.clock)))
+        self.next_start = start + self.block_frames
+
+    def _answer(self, start: int, wet: Samples) -> None:
+        if wet.shape != (self.block_frames,) or not np.isfinite(wet).all():
+            self._reset()  # no audio: what the engine remembers is as broken as what it said
+            return
+        self.wets.write_block(start, wet)
+        self.ledger.row(start)["written"] = self.clock()
+        self._close(start, BlockMode.GENERATED, WorkerCounter.GENERATED)
+
+    def _close(self, start: int, mode: BlockMode, counter: WorkerCounter) -> None:
+        row = self.ledger.row(start)
+        if self._captured(start) and row["mode"] == BlockMode.CAPTURED:  # a restarted worker hears answered blocks again
+            row["mode"] = mode
+        self.counters.add(counter, 1)
+
+    def _captured(self, start: int) -> bool:
+        return bool(self.ledger.row(start)["start"] == start)
+
+    def _wishes(self) -> EngineControls:
+        spec = self.engine.spec
+        prompt, steps = int(self.controls.get(Control.PROMPT)), int(self.controls.get(Control.STEPS))
+        return EngineControls(min(max(prompt, 0), len(spec.prompts) - 1), min(max(steps, 0), spec.max_steps))
+
+    def _lose_the_thread(self, position: int) -> None:
+        """What was missed is no longer there to be heard: forget everything, and go on with the newest whole block."""
+        self.next_start = (position // self.block_frames - 1) * self.block_frames
+        self._reset()
+
+    def _reset(self) -> None:
+        self.engine.reset(self.seed)
+        self.counters.add(WorkerCounter.RESETS, 1)
+
+
+class Doorbell:
+    """Waits until there is a block to hear; gives up when main says so or is gone."""
+
+    def __init__(self, fd: int, worker: Worker) -> None:
+        self.fd, self.worker, self.parent = fd, worker, os.getppid()
+        os.set_blocking(fd, False)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+
+    def wait_block(self) -> int | None:
+        """Start of the next block, or None when there will be no more."""
+        while self.worker.controls.running and os.getppid() == self.parent:
+            start = self.worker.pending()
+            if start is not None:
+                return start
+            if self._poll.poll(WAKE_MS):
+                os.eventfd_read(self.fd)
+        return None
+
+
+def warm_up(engine: Engine) -> None:
+    """Make a runtime allocate and compile what it does on first use. What the engine heard is forgotten by the reset that follows."""
+    silence = np.zeros(engine.spec.block_frames, np.float32)
+    for _ in range(WARM_UP_BLOCKS):
+        engine.generate(silence, EngineControls())
+    engine.prefill(silence)
+
+
+def settle(core: int | None, nice: int) -> list[str]:
+    """Take the configured core and niceness. Returns what was not permitted."""
+    refused = []
+    try:
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+    except OSError as error:
+        refused.append(f"core {core} ({error.strerror})")
+    try:
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+    except OSError as error:
+        refused.append(f"niceness {nice} ({error.strerror})")
+    return refused
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when main said so or is gone, 2 when the engine can't be opened."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: main decides what it means
+    settings = WorkerSettings(**json.loads(argv[0]))
+    memory = SharedMemory.attach(settings.memory_fd)
+    counters = Counters(memory.worker_counters)
+    counters.add(WorkerCounter.STARTS, 1)
+    refused = settle(settings.core, settings.nice)
+    try:
+        engine = open_engine(settings.engine, settings.threads)
+    except BundleError as error:
+        print(error, file=sys.stderr)
+        return 2
+    warm_up(engine)
+    worker = Worker(engine, memory, settings.seed)
+    gc.collect()
+    gc.freeze()
+    if refused:
+        print(f"worker: not permitted: {', '.join(refused)}", flush=True)
+    counters.add(WorkerCounter.READY, 1)
+    os.eventfd_write(settings.answer_fd, 1)
+    doorbell = Doorbell(settings.doorbell_fd, worker)
+    while (start := doorbell.wait_block()) is not None:
+        worker.turn(start)
+        os.eventfd_write(settings.answer_fd, 1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,115 @@
+"""The player's wishes: from configuration and events to controls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from appliance.config import Config, ConfigError, parse_config
+from appliance.controls import Control, Controls
+from appliance.fit import Fit
+from appliance.player import Player, find_prompt
+from engines.engine import EngineSpec
+from hw.board import CONTROL_NAMES, ControlEvent
+
+SPEC = EngineSpec("toy", 44_100, 16_384, 1_024, ("string ensemble", "choir", "church organ", "grand piano"), 4, 8)
+SHORTEST = 16_384 + 1_024 + 8_192
+
+
+def player(text: str = "") -> Player:
+    config = parse_config(text, "test")
+    one = Player(Controls(np.zeros(16)), Fit.of(config, SPEC))
+    one.start(config)
+    return one
+
+
+def after(one: Player, control: str, value: float | str, seconds: float = 0.0) -> str | None:
+    return one.apply(ControlEvent(seconds, control, value))
+
+
+def test_the_configuration_comes_first() -> None:
+    one = player('[controls]\nmix = 0.25\nkill_dry = true\ndelay_ms = 1000\n[engine]\nprompt = "choir"\nsteps = 2')
+    values = {Control.MIX: 0.25, Control.KILL_DRY: 1, Control.TRAILS: 1, Control.DELAY_FRAMES: 44_100, Control.PROMPT: 1, Control.STEPS: 2}
+    assert {control: one.controls.get(control) for control in values} == values
+    assert one.prompt == "choir"
+
+
+@pytest.mark.parametrize(("delay_ms", "frames"), [(0, SHORTEST), (100, SHORTEST), (1_000, 44_100), (6_000, 264_600)])
+def test_a_delay_is_never_shorter_than_the_engine_needs(delay_ms: float, frames: int) -> None:
+    one = player()
+    assert after(one, "delay_ms", delay_ms) is None
+    assert one.controls.get(Control.DELAY_FRAMES) == frames
+
+
+def test_taps_set_the_delay() -> None:
+    one = player()
+    for beat in range(4):
+        after(one, "tap", 1, 10 + 0.8 * beat)
+    assert one.controls.get(Control.DELAY_FRAMES) == pytest.approx(0.8 * 44_100, abs=2)
+    after(one, "subdivision", "1/8.")
+    assert one.controls.get(Control.DELAY_FRAMES) == pytest.approx(0.6 * 44_100, abs=2)
+    after(one, "subdivision", "1/8")  # 0.4 s is too short for the engine: its double
+    assert one.controls.get(Control.DELAY_FRAMES) == pytest.approx(0.8 * 44_100, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("wish", "index"),
+    [
+        ("choir", 1),
+        (" Church  ORGAN ".replace("  ", " "), 2),
+        ("organ", 2),
+        ("piano", 3),
+        ("ensemble string", 0),
+        ("3", 3),
+        (2, 2),
+        (1.0, 1),
+    ],
+)
+def test_prompts(wish: str | float, index: int) -> None:
+    assert find_prompt(wish, SPEC) == index
+
+
+@pytest.mark.parametrize(("wish", "says"), [("chior", "did you mean 'choir'"), ("4", "it knows: string"), ("kazoo", "it knows: string")])
+def test_an_unknown_prompt_names_the_known(wish: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        find_prompt(wish, SPEC)
+    with pytest.raises(ConfigError, match="unknown to engine 'toy'"):
+        player(f'[engine]\nprompt = "{wish}"')
+
+
+def test_every_event_that_a_board_knows_does_something() -> None:
+    values = {"prompt": "choir", "subdivision": "1/8", "steps": 3, "delay_ms": 2_000, "tap": 1}
+    for name in CONTROL_NAMES:
+        one = player()
+        before = one.controls.values.copy(), one.subdivision, one.tempo._last
+        assert after(one, name, values.get(name, 0.0 if name in ("trails", "level", "mix") else 0.6)) is None
+        assert (one.controls.values != before[0]).any() or (one.subdivision, one.tempo._last) != before[1:], name
+
+
+@pytest.mark.parametrize(
+    ("control", "value"), [("mix", 1.5), ("repeats", 1.0), ("delay_ms", 99_999), ("prompt", "kazoo"), ("subdivision", "1/5"), ("volume", 1)]
+)
+def test_what_cannot_be_done_is_said_and_changes_nothing(control: str, value: float | str) -> None:
+    one = player()
+    before = one.controls.values.copy()
+    line = after(one, control, value, 2.5)
+    assert line and line.startswith("board, 2.500 s: ") and "\n" not in line
+    assert np.array_equal(one.controls.values, before)
+
+
+def misfit(text: str, spec: EngineSpec = SPEC) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Fit.of(parse_config(text, "test"), spec)
+    return str(caught.value)
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    assert "rate_hz = 48000, but engine 'toy' plays at 44100" in misfit("[audio]\nrate_hz = 48000")
+    assert "period_frames = 100 does not divide the engine's block of 16384" in misfit("[audio]\nperiod_frames = 100")
+    assert "budget_ms = 20 leaves no time: use more than 23" in misfit("[engine]\nbudget_ms = 20")
+
+
+def test_the_rings_hold_the_longest_delay() -> None:
+    fit = Fit.of(Config(), SPEC)
+    assert fit.delays.shortest_frames == SHORTEST
+    assert fit.delays.longest_frames >= 6 * 44_100 + SPEC.codec_delay_frames
