@@ -16,7 +16,7 @@ from __future__ import annotations
 import select
 import time
 
-from hw.alsa_library import XRUN, AlsaLibrary, Pcm, PyAlsaAudio, by_card_id, open_exactly
+from hw.alsa_library import XRUN, AlsaLibrary, Pcm, PyAlsaAudio, by_card_id, close_now, open_exactly
 from hw.audio import AudioFormat, Frames, PortError, PortHealth
 from hw.sample_format import Decoder, Encoder
 
@@ -29,9 +29,7 @@ CALM_PERIODS = 64
 class AlsaPort:
     """An AudioPort on one ALSA device."""
 
-    def __init__(
-        self, device: str, format: AudioFormat, library: AlsaLibrary | None = None, patience_seconds: float = 10.0
-    ) -> None:
+    def __init__(self, device: str, format: AudioFormat, library: AlsaLibrary | None = None, patience_seconds: float = 10.0) -> None:
         self.format, self.health = format, PortHealth()
         self.lag_frames = format.periods * format.period_frames
         self._library = library or PyAlsaAudio()
@@ -133,7 +131,7 @@ class _Card:
         try:
             self._capture = open_exactly(library, device, True, format)
         except PortError:
-            _close(self._playback, self._error)
+            close_now(self._playback, self._error)
             raise
         self._playback_poll, self._capture_poll = _Poll(self._playback, self._period), _Poll(self._capture, self._period)
         self._started = self.has_played = False
@@ -179,17 +177,8 @@ class _Card:
             self._playback.write(self._silence)
 
     def close(self) -> None:
-        _close(self._capture, self._error)
-        _close(self._playback, self._error)
-
-
-def _close(pcm: Pcm, error: type[Exception]) -> None:
-    """Dropped first: closing a playback waits until all has been played, which on a dead card is never."""
-    for step in (pcm.drop, pcm.close):
-        try:
-            step()
-        except error:
-            pass
+        close_now(self._capture, self._error)
+        close_now(self._playback, self._error)
 
 
 class _Poll:

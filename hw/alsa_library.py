@@ -48,9 +48,7 @@ class PyAlsaAudio:
         try:
             import alsaaudio
         except ImportError as error:
-            raise PortError(
-                "alsa: ports need pyalsaaudio: apt install libasound2-dev, then pip install 'ghostnote[device]'"
-            ) from error
+            raise PortError("alsa: ports need pyalsaaudio: apt install libasound2-dev, then pip install 'ghostnote[device]'") from error
         self._alsa = alsaaudio
         self.error: type[Exception] = alsaaudio.ALSAAudioError
         _silence_libasound()
@@ -94,9 +92,18 @@ def open_exactly(library: AlsaLibrary, device: str, capture: bool, format: Audio
         raise PortError(_why_not(library, device, way, str(error))) from error
     altered = _altered(pcm.info(), format, format.in_channels if capture else format.out_channels)
     if altered:
-        pcm.close()
+        close_now(pcm, library.error)
         raise PortError(f"alsa:{device} ({way}) can't do as asked: {', '.join(altered)}; {_instead(device)}")
     return pcm
+
+
+def close_now(pcm: Pcm, error: type[Exception]) -> None:
+    """Dropped first: closing a playback waits until all has been played, which on a dead card is never."""
+    for step in (pcm.drop, pcm.close):
+        try:
+            step()
+        except error:
+            pass
 
 
 def _instead(device: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -142,87 +143,6 @@ def file_address(path: str | Path, options: FileOptions | None = None) -> str:
     return f"file:{quote(str(path))}" + ("?" + "&".join(items) if items else "")
 
 
-class FilePort:
-    """An AudioPort that plays an array and records to a file."""
-
-    def __init__(self, source: Frames, format: AudioFormat, options: FileOptions | None = None) -> None:
-        options = options or FileOptions()
-        tail = np.zeros((round(options.tail_seconds * format.rate_hz), source.shape[1]), np.float32)
-        self._source = np.concatenate([source, tail]) if len(tail) else source
-        self._at, self._loop = 0, options.loop
-        self._clock = PeriodClock(format) if options.paced else None
-        self._recorder = _Recorder(options.out, options.bits, format) if options.out else None
-        self.format, self.health, self.lag_frames = format, PortHealth(), 0
-
-    @classmethod
-    def from_address(cls, address: str, format: AudioFormat) -> FilePort:
-        """Open `PATH?OPTIONS`. Raises PortError."""
-        name, _, query = address.partition("?")
-        path, options = Path(unquote(name)), FileOptions.parse(query)
-        if options.out and options.out.exists() and path.exists() and options.out.samefile(path):
-            raise PortError(f"out={options.out} is the file that is played: name another file to write")
-        return cls(load_audio(path, format.rate_hz, format.in_channels), format, options)
-
-    def read(self, into: Frames) -> bool:
-        if self._at >= len(self._source):
-            return False
-        if self._clock is not None and self._stalled(self._clock.wait()):
-            into.fill(0.0)
-            return True
-        self._fill(into)
-        return True
-
-    def write(self, frames: Frames) -> None:
-        if self._recorder is not None:
-            self._recorder.write(frames)
-
-    def close(self) -> None:
-        """Raises PortError if the recording could not be written."""
-        if self._recorder is not None:
-            self._recorder.close()
-
-    def _stalled(self, late_periods: int) -> bool:
-        """Count what a card would have counted. The recording waits for its player: no part of it is skipped."""
-        self.health.playback_xruns += late_periods >= self.format.periods - 1
-        self.health.capture_xruns += late_periods >= self.format.periods
-        return late_periods >= self.format.periods
-
-    def _fill(self, into: Frames) -> None:
-        done = 0
-        while done < len(into) and self._at < len(self._source):
-            count = min(len(into) - done, len(self._source) - self._at)
-            into[done : done + count] = self._source[self._at : self._at + count]
-            done, self._at = done + count, self._at + count
-            if self._loop and self._at == len(self._source):
-                self._at = 0
-        into[done:] = 0.0
-
-
-class PeriodClock:
-    """Real time in periods: absolute deadlines, so that no delay adds up."""
-
-    def __init__(self, format: AudioFormat) -> None:
-        self._frames, self._rate_hz, self._queue = format.period_frames, format.rate_hz, format.periods
-        self._period_ns = format.period_ns
-        self._anchor_ns, self._turns = 0, 0
-
-    def wait(self) -> int:
-        """Wait for the end of the next period. By how many whole periods it had passed already: as many as a card queues
-        (or one less, its playback being dry by then) start the clock anew."""
-        now_ns = time.monotonic_ns()
-        if not self._anchor_ns:
-            self._anchor_ns = now_ns
-        self._turns += 1
-        due_ns = self._anchor_ns + self._turns * self._frames * 1_000_000_000 // self._rate_hz
-        if now_ns < due_ns:
-            sleep_until_ns(due_ns)
-            return 0
-        late = (now_ns - due_ns) // self._period_ns
-        if late >= self._queue - 1:
-            self._anchor_ns, self._turns = now_ns, 0
-        return late
-
-
 class _Timespec(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
@@ -238,6 +158,86 @@ def sleep_until_ns(due_ns: int) -> None:
     _deadline.seconds, _deadline.nanoseconds = divmod(due_ns, 1_000_000_000)
     while _clock_nanosleep(_CLOCK_MONOTONIC, _TIMER_ABSTIME, _deadline_ref, None):
         pass  # a signal arrived: its handler has run, the deadline stands
+
+
+class PeriodClock:
+    """Real time in periods: absolute deadlines, so that no delay adds up."""
+
+    def __init__(
+        self, format: AudioFormat, now_ns: Callable[[], int] = time.monotonic_ns, sleep: Callable[[int], None] = sleep_until_ns
+    ) -> None:
+        self._frames, self._rate_hz, self._now_ns, self._sleep = format.period_frames, format.rate_hz, now_ns, sleep
+        self._most_late_ns = (format.periods - 1) * format.period_ns
+        self._anchor_ns = self._turns = 0
+
+    def wait(self) -> bool:
+        """Wait for the end of the next period. False if it came so late that a card would have an xrun both ways: by then its
+        capture queue is full and its playback queue empty. The clock then starts anew."""
+        now_ns = self._now_ns()
+        if not self._anchor_ns:
+            self._anchor_ns = now_ns
+        self._turns += 1
+        due_ns = self._anchor_ns + self._turns * self._frames * 1_000_000_000 // self._rate_hz
+        if now_ns < due_ns:
+            self._sleep(due_ns)
+            now_ns = self._now_ns()
+        if now_ns - due_ns < self._most_late_ns:
+            return True
+        self._anchor_ns, self._turns = now_ns, 0
+        return False
+
+
+class FilePort:
+    """An AudioPort that plays an array and records to a file."""
+
+    def __init__(self, source: Frames, format: AudioFormat, options: FileOptions | None = None, clock: PeriodClock | None = None) -> None:
+        assert source.ndim == 2 and source.shape[1] == format.in_channels
+        options = options or FileOptions()
+        tail = np.zeros((round(options.tail_seconds * format.rate_hz), source.shape[1]), np.float32)
+        self._source = np.concatenate([source, tail]) if len(tail) else source
+        self._at, self._loop = 0, options.loop
+        self._clock = (clock or PeriodClock(format)) if options.paced else None
+        self._recorder = _Recorder(options.out, options.bits, format) if options.out else None
+        self.format, self.health, self.lag_frames = format, PortHealth(), 0
+
+    @classmethod
+    def from_address(cls, address: str, format: AudioFormat) -> FilePort:
+        """Open `PATH?OPTIONS`. Raises PortError."""
+        name, _, query = address.partition("?")
+        path, options = Path(unquote(name)), FileOptions.parse(query)
+        if options.out and options.out.exists() and path.exists() and options.out.samefile(path):
+            raise PortError(f"out={options.out} is the file that is played: name another file to write")
+        return cls(load_audio(path, format.rate_hz, format.in_channels), format, options)
+
+    def read(self, into: Frames) -> bool:
+        if self._at >= len(self._source):
+            return False
+        if self._clock is None or self._clock.wait():
+            self._fill(into)
+        else:  # the recording waits for its player: no part of it is skipped
+            self.health.capture_xruns += 1
+            self.health.playback_xruns += 1
+            into.fill(0.0)
+        return True
+
+    def write(self, frames: Frames) -> None:
+        if self._recorder is not None:
+            self._recorder.write(frames)
+
+    def close(self) -> None:
+        """Raises PortError if the recording could not be written."""
+        if self._recorder is not None:
+            self._recorder.close()
+
+    def _fill(self, into: Frames) -> None:
+        done = 0
+        while done < len(into) and self._at < len(self._source):
+            count = min(len(into) - done, len(self._source) - self._at)
+            into[done : done + count] = self._source[self._at : self._at + count]
+            done, self._at = done + count, self._at + count
+            if self._loop and self._at == len(self._source):
+                self._at = 0
+        into[done:] = 0.0
 
 
 class _Recorder:

@@ -1,0 +1,190 @@
+"""The ALSA port's recovery, stage by stage, on a card that fails on demand."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from hw import alsa
+from hw.alsa import AlsaPort
+from hw.audio import AudioFormat, PortError
+from tests.hw.scripted_alsa import ScriptedCards
+
+FORMAT = AudioFormat(sample_format="FLOAT", period_frames=64, periods=3)
+SILENCE = bytes(64 * 4)
+
+
+class Rig:
+    """A port on a scripted card, turned like the audio loop does."""
+
+    def __init__(self, device: str = "hw:1,0", patience_seconds: float = 10.0) -> None:
+        self.cards = ScriptedCards()
+        self.port = AlsaPort(device, FORMAT, self.cards, patience_seconds)
+        self.into = np.zeros((64, 1), np.float32)
+
+    def turn(self) -> int:
+        """One period. Number of the period that was heard, 0 for silence, -1 at the end."""
+        if not self.port.read(self.into):
+            return -1
+        self.port.write(self.into)
+        return round(float(self.into[0, 0]) * 1024)
+
+    def turns(self, count: int) -> list[int]:
+        return [self.turn() for _ in range(count)]
+
+
+def test_starts_with_playback_full_and_passes_everything_on() -> None:
+    rig = Rig()
+    assert rig.turns(4) == [1, 2, 3, 4]
+    assert rig.cards.playback.written[:3] == [SILENCE] * 3
+    assert [np.frombuffer(data, "<f4")[0] * 1024 for data in rig.cards.playback.written[3:]] == [1, 2, 3, 4]
+    assert rig.port.lag_frames == 3 * 64 and rig.port.health == alsa.PortHealth()
+
+
+def test_capture_xrun_starts_both_ways_again() -> None:
+    rig = Rig()
+    rig.turns(4)
+    rig.cards.capture.faults = ["xrun"]
+    rig.cards.playback.written.clear()
+    assert rig.turns(3) == [0, 5, 6]
+    assert rig.cards.capture.dropped and rig.cards.playback.dropped
+    assert rig.cards.playback.written[:3] == [SILENCE] * 3 and len(rig.cards.playback.written) == 5, "as full as at the start"
+    assert (rig.port.health.capture_xruns, rig.port.health.reopens) == (1, 0)
+
+
+def test_playback_xrun_refills() -> None:
+    rig = Rig()
+    rig.turns(4)
+    rig.cards.playback.faults = ["xrun"]
+    rig.cards.playback.written.clear()
+    assert rig.turns(2) == [5, 6]
+    assert rig.cards.playback.written[:2] == [SILENCE] * 2
+    assert np.frombuffer(rig.cards.playback.written[2], "<f4")[0] * 1024 == 5, "the period that found it dry is not lost"
+    assert (rig.port.health.playback_xruns, rig.port.health.capture_xruns) == (1, 0)
+    assert not rig.cards.capture.dropped
+
+
+def test_playback_xrun_with_a_backlog_starts_both_ways_again() -> None:
+    rig = Rig()
+    rig.turns(4)
+    rig.cards.playback.faults = ["xrun"]
+    rig.cards.capture.avail_frames = 64
+    rig.turn()
+    assert rig.cards.capture.dropped and rig.cards.playback.dropped
+    rig.cards.playback.written.clear()
+    rig.turn()
+    assert rig.cards.playback.written[:3] == [SILENCE] * 3
+
+
+def test_playback_that_was_dry_before_capture_had_started_is_no_xrun() -> None:
+    rig = Rig()
+    rig.cards.playback.faults = ["", "", "", "xrun"]
+    assert rig.turns(2) == [1, 2]
+    assert rig.port.health.playback_xruns == 0
+
+
+def test_one_error_reopens_the_card_by_its_id() -> None:
+    rig = Rig("hw:1,0")
+    rig.turns(2)
+    first = rig.cards.capture
+    first.faults = ["error"]
+    assert rig.turns(3) == [0, 3, 4]
+    assert first.closed and rig.cards.capture is not first
+    assert rig.cards.attempts == ["hw:1,0"] * 2 + ["hw:USB,0"] * 2
+    assert rig.port.health.reopens == 1 and rig.cards.playback.written[:3] == [SILENCE] * 3
+
+
+def test_error_while_writing_reopens() -> None:
+    rig = Rig()
+    rig.turns(2)
+    rig.cards.playback.faults = ["error"]
+    assert rig.turns(3) == [3, 4, 5]
+    assert rig.port.health.reopens == 1
+
+
+def test_short_read_reopens() -> None:
+    rig = Rig()
+    rig.turns(2)
+    rig.cards.capture.faults = ["short"]
+    assert rig.turns(2)[0] == 0
+    assert rig.port.health.reopens == 1
+
+
+def test_many_xruns_in_a_row_reopen() -> None:
+    rig = Rig()
+    rig.turns(2)
+    rig.cards.capture.faults = ["xrun"] * (alsa.QUICK_XRUNS + 1)
+    assert rig.turns(alsa.QUICK_XRUNS + 1) == [0] * (alsa.QUICK_XRUNS + 1)
+    assert rig.port.health.reopens == 0
+    assert rig.turn() > 0
+    assert (rig.port.health.capture_xruns, rig.port.health.reopens) == (alsa.QUICK_XRUNS + 1, 1)
+
+
+def test_rare_xruns_never_reopen() -> None:
+    rig = Rig()
+    for _ in range(3 * alsa.QUICK_XRUNS):
+        rig.turns(alsa.CALM_PERIODS)
+        rig.cards.capture.faults = ["xrun"]
+        assert rig.turn() == 0
+    assert (rig.port.health.capture_xruns, rig.port.health.reopens) == (3 * alsa.QUICK_XRUNS, 0)
+
+
+def test_a_card_that_hangs_is_reopened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alsa, "STALL_MS", 20)
+    rig = Rig()
+    rig.turns(2)
+    rig.cards.capture.hang()
+    assert rig.turn() == 0
+    assert rig.turn() > 0 and rig.port.health.reopens == 1
+    monkeypatch.setattr(alsa, "REOPEN_EVERY_NS", 0)
+    rig.cards.playback.hang()
+    rig.turn()
+    assert rig.turn() > 0 and rig.port.health.reopens == 2
+
+
+def test_an_unplugged_card_is_silent_in_real_time_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alsa, "REOPEN_EVERY_NS", 20_000_000)
+    rig = Rig()
+    rig.turns(2)
+    rig.cards.present = False
+    begun = time.monotonic()
+    assert rig.turns(50) == [0] * 50
+    assert time.monotonic() - begun >= 48 * 64 / 44_100, "a missing card must not let the loop run free"
+    rig.cards.present = True
+    assert any(heard > 0 for heard in rig.turns(50))
+    assert rig.port.health.reopens == 1
+
+
+def test_a_card_that_stays_away_ends_the_port() -> None:
+    rig = Rig(patience_seconds=0.1)
+    rig.turns(2)
+    rig.cards.present = False
+    heard = []
+    while not heard or heard[-1] != -1:
+        heard.append(rig.turn())
+    assert 10 < len(heard) < 200 and set(heard) == {0, -1}
+    assert len(rig.cards.attempts) <= 5, "it is tried four times a second, not every period"
+    rig.port.close()
+
+
+def test_the_first_direction_is_closed_if_the_second_fails() -> None:
+    cards = ScriptedCards()
+    cards.alters = {"channels": 2}
+    with pytest.raises(PortError):
+        AlsaPort("hw:1", FORMAT, cards)
+    cards.alters = {}
+    stereo_out = AudioFormat(sample_format="FLOAT", out_channels=2)
+    cards.alters = {"channels": 2}
+    with pytest.raises(PortError, match=r"hw:1 \(capture\).*channels 1 \(it gives 2\)"):
+        AlsaPort("hw:1", stereo_out, cards)
+    assert all(pcm.closed for pcm in cards.opened)
+
+
+def test_close_is_final_and_may_come_twice() -> None:
+    rig = Rig()
+    rig.turns(2)
+    rig.port.close()
+    rig.port.close()
+    assert all(pcm.closed for pcm in rig.cards.opened)
