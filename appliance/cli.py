@@ -171,7 +171,7 @@ def _render(arguments: argparse.Namespace) -> int:
         rendered = render(config, guitar, lambda share: progress.update(task, completed=share))
     write_audio(arguments.output, rendered.out, spec.sample_rate, subtype)
     delay_ms = 1000 * rendered.delay_frames / spec.sample_rate
-    out.print(f"{arguments.output}: “{rendered.prompt}”, {delay_ms:.0f} ms after the guitar", highlight=False)
+    out.print(f"{arguments.output}: “{rendered.prompt}”, {delay_ms:.0f} ms after the guitar", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -84,8 +84,8 @@ def demo(job: DemoJob, console: Console) -> Report:
     try:
         draw(job.out / "report.png", report, tracks["dry"], tracks["wet"], ledger_rows(pedal.memory))
     except PictureError as why:
-        console.print(str(why), style="yellow")
-    console.print(f"  listen to {job.out / 'wet.wav'} and {job.out / 'out.wav'}", highlight=False)
+        console.print(f"  {why}", style="yellow", markup=False)
+    console.print(f"  listen to {job.out / 'wet.wav'} and {job.out / 'out.wav'}", highlight=False, markup=False, soft_wrap=True)
     return report
 
 

@@ -82,8 +82,8 @@ def _title(figure: Any, report: Report) -> None:
         f"{report.silent_frames} silent frames",
         f"{report.xruns} xruns",
     ]
-    figure.suptitle(f"Ghostnote · engine “{report.engine}”    ", fontsize=15, fontweight="bold", x=0.01, ha="left")
-    figure.text(0.99, 0.985, "   ·   ".join(filter(None, facts)), ha="right", va="top", fontsize=10, color=QUIET)
+    figure.suptitle(f"Ghostnote · engine “{report.engine}”\n", fontsize=15, fontweight="bold", x=0.01, ha="left")
+    figure.text(0.012, 0.972, "   ·   ".join(filter(None, facts)), ha="left", va="top", fontsize=10, color=QUIET)
 
 
 def _waveform(axis: Any, samples: Array, rate: int, colour: str, title: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -134,26 +134,27 @@ def ledger_rows(memory: SharedMemory) -> Rows:
 
 def summary(report: Report, title: str) -> RenderableType:
     """What a person wants to know first, in one table."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
-    table.add_column(style="dim")
+    table = Table(title=Text(title, "bold"), title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    table.add_row("engine", f"{report.engine}, prompt “{report.prompt}”, {report.delay_ms:.0f} ms after the guitar")
-    table.add_row("blocks", _judged(f"{report.blocks} of {report.block_ms:.0f} ms, {report.late_blocks} late", report.late_blocks))
-    table.add_row("block compute", f"{_shown(report.block_compute_ms)}; real-time factor {_number(report.rtf)}")
-    table.add_row("slack", _judged(_shown(report.slack_ms), (report.slack_ms["min"] or 0) < 0))
-    table.add_row("silent frames", _judged(f"{report.silent_frames}", report.silent_frames))
-    table.add_row("xruns", _judged(f"{report.xruns}", report.xruns))
-    table.add_row("audio per period", f"{_shown(report.period_work_us, 'µs')} ({report.period_frames} frames)")
-    table.add_row("engine ready after", f"{_number(report.startup_s)} s")
-    table.add_row("peak memory", ", ".join(f"{name} {mb:.0f} MB" for name, mb in report.peak_rss_mb.items()))
-    if report.audio_restarts or report.engine_restarts or report.engine_resets:
-        restarts = f"audio {report.audio_restarts}, engine {report.engine_restarts}; engine resets {report.engine_resets}"
-        table.add_row("restarts", Text(restarts, "yellow"))
+    for what, found, bad in _rows(report):
+        table.add_row(what, Text(found, "" if bad is None else "bold red" if bad else "green"))
     return Group(table, *(Text(f"  {note}", "dim") for note in report.notes))
 
 
-def _judged(text: str, bad: float) -> Text:
-    return Text(text, "bold red" if bad else "green")
+def _rows(report: Report) -> Iterator[tuple[str, str, bool | None]]:
+    """What, its value, and whether that is bad (None: neither good nor bad)."""
+    yield "engine", f"{report.engine}, prompt “{report.prompt}”, {report.delay_ms:.0f} ms after the guitar", None
+    yield "blocks", f"{report.blocks} of {report.block_ms:.0f} ms, {report.late_blocks} late", report.late_blocks > 0
+    yield "block compute", f"{_shown(report.block_compute_ms)}; real-time factor {_number(report.rtf)}", None
+    yield "slack", _shown(report.slack_ms), (report.slack_ms["min"] or 0) < 0
+    yield "silent frames", f"{report.silent_frames}", report.silent_frames > 0
+    yield "xruns", f"{report.xruns}", report.xruns > 0
+    yield "audio per period", f"{_shown(report.period_work_us, 'µs')} ({report.period_frames} frames)", None
+    yield "engine ready after", f"{_number(report.startup_s)} s", None
+    yield "peak memory", ", ".join(f"{name} {mb:.0f} MB" for name, mb in report.peak_rss_mb.items()), None
+    if report.audio_restarts or report.engine_restarts or report.engine_resets:
+        yield "restarts", f"audio {report.audio_restarts}, engine {report.engine_restarts}; engine resets {report.engine_resets}", True
 
 
 def _number(value: float | None) -> str:

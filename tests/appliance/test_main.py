@@ -139,7 +139,7 @@ def test_a_stalled_engine_hears_what_it_missed_and_goes_on(tmp_path: Path) -> No
 
 def test_an_audio_process_that_is_killed_is_back_in_two_seconds(tmp_path: Path) -> None:
     troubles = AudioTroubles([(1.3, kill_audio)])
-    report, pedal = play(tmp_path, 2.5, troubles)
+    report, _ = play(tmp_path, 2.5, troubles)
     assert report.audio_restarts == 1
     assert troubles.back_after[0] < 2.0
     assert report.seconds > 1.3 + 2.4  # the recording began again, the clock did not
