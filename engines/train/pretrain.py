@@ -35,7 +35,7 @@ class Recipe:
     """Everything about a run that is not the model or the data."""
 
     steps: int
-    batch: int = 12
+    batch: int = 8
     blocks: int = 16
     learning_rate: float = 7e-4
     warm_up_steps: int = 100
