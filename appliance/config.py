@@ -124,7 +124,7 @@ class RealtimeConfig:
     priority: int = _whole(70, 0, 99)  # SCHED_FIFO priority of the audio process; 0: no real-time scheduling
     audio_core: int = _whole(-1, -1, 1_023)  # -1: any core
     worker_core: int = _whole(-1, -1, 1_023)
-    worker_nice: int = _whole(0, -20, 19)
+    worker_nice: int = _whole(-10, -20, 19)  # before all that has no deadline
     lock_memory: bool = _switch(True)
 
 

@@ -30,7 +30,7 @@ from appliance.stats import BlockMode, Counter, Counters, Ledger, WorkerCounter
 from engines.bundle import BundleError, open_engine
 from engines.engine import Engine, EngineControls
 
-PRIME_BLOCKS = 4  # so much of what was played just before it started does an engine hear first
+PRIME_BLOCKS = 12  # so much of what was played just before it started does an engine hear first
 WARM_UP_BLOCKS = 2  # the first blocks of a runtime are slow, and the second takes another path than the first
 WAKE_MS = 250  # how often a waiting worker looks whether main still lives
 
@@ -71,7 +71,8 @@ class Worker:
         self.period_frames, self.block_frames = layout.period_frames, layout.block_frames
         self.reach_frames = layout.ring_frames - layout.block_frames  # further back, audio may be writing over it
         heard = self.audio.get(Counter.POSITION) // self.block_frames
-        self.next_start = max(0, heard - PRIME_BLOCKS) * self.block_frames
+        prime = min(PRIME_BLOCKS, self.reach_frames // self.block_frames - 1)
+        self.next_start = max(0, heard - prime) * self.block_frames
         engine.reset(seed)
 
     def pending(self) -> int | None:
@@ -100,7 +101,7 @@ class Worker:
         if wet.shape != (self.block_frames,) or not np.isfinite(wet).all():
             self._reset()  # no audio: what the engine remembers is as broken as what it said
             return
-        self.wets.write_block(start, wet)
+        self.wets.write_block(start, np.clip(wet, -1.0, 1.0))  # repeats would make more of what is too loud
         self.ledger.row(start)["written"] = self.clock()
         self._close(start, BlockMode.GENERATED, WorkerCounter.GENERATED)
 

@@ -160,7 +160,7 @@ def test_a_hanging_audio_process_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_within_a_second(tmp_path: Path, how: signal.Signals) -> None:
-    told_at = []
+    told_at: list[float] = []
 
     def tell(pedal: Supervisor) -> None:
         if pedal.seconds > 0.3 and not told_at:
@@ -176,7 +176,7 @@ def test_it_stops_within_a_second(tmp_path: Path, how: signal.Signals) -> None:
 def test_dry_sound_comes_first(tmp_path: Path) -> None:
     """Without waiting for the engine, the guitar is heard while it loads; then the engine takes over."""
     address = file_address(guitar(tmp_path / "guitar.wav", 2.5))
-    first_ready = []
+    first_ready: list[float] = []
 
     def watch(pedal: Supervisor) -> None:
         if pedal.startup_seconds is not None and not first_ready:

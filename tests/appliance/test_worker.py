@@ -141,10 +141,13 @@ def test_further_behind_than_the_ring_holds(stage: Stage) -> None:
 
 
 def test_a_worker_that_starts_late_hears_what_was_just_played(stage: Stage) -> None:
-    stage.hear(9)
+    stage.hear(3)
     stage.start_worker()
-    heard = [f"prefill {block}" for block in range(9 - PRIME_BLOCKS, 8)]
-    assert stage.work() == ["reset 7", *heard, "generate 8"]
+    assert stage.work() == ["reset 7", "prefill 0", "prefill 1", "generate 2"]
+    stage.hear(20)
+    stage.start_worker()
+    heard = [f"prefill {block}" for block in range(23 - min(PRIME_BLOCKS, RING_BLOCKS - 2), 22)]
+    assert stage.work() == ["reset 7", *heard, "generate 22"]
 
 
 def test_a_restarted_worker_does_not_rewrite_history(stage: Stage) -> None:
