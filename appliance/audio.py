@@ -26,7 +26,7 @@ from appliance.controls import Controls
 from appliance.deadline import Deadline
 from appliance.delay import WetSettings
 from appliance.mixer import RAMP_FRAMES, Mixer
-from appliance.realtime import enter_realtime
+from appliance.realtime import end_with_parent, enter_realtime
 from appliance.recorder import Recorder
 from appliance.ring import Ring
 from appliance.shared import SharedMemory
@@ -174,6 +174,7 @@ def open_recorder(settings: AudioSettings) -> Recorder | None:
 def main(argv: Sequence[str]) -> int:
     """0 when the port ended, or main said so or is gone; 2 when the card can't be opened as asked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: main decides what it means
+    end_with_parent()
     settings = AudioSettings.from_json(argv[0])
     memory = SharedMemory.attach(settings.memory_fd)
     try:

@@ -251,6 +251,7 @@ class Supervisor:
             wet=wet,
             priority=realtime.priority,
             core=_core(realtime.audio_core),
+            lock_memory=realtime.lock_memory,
             record=str(options.record) if options.record else None,
             record_frames=options.record_frames,
         )

@@ -12,11 +12,12 @@ import ctypes
 import gc
 import os
 import resource
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
-_PR_SET_TIMERSLACK = 29
+_PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -61,6 +62,11 @@ def enter_realtime(priority: int, core: int | None, lock: bool = True) -> Realti
     if priority > 0:
         steps.append(schedule_fifo(priority))
     return RealtimeReport(tuple(steps))
+
+
+def end_with_parent() -> None:
+    """A child whose main process is gone would hold the sound card for ever, and no new main could open it."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def quiet_collector() -> Step:

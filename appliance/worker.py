@@ -24,6 +24,7 @@ import numpy as np
 
 from appliance.controls import Control, Controls
 from appliance.deadline import already_lost
+from appliance.realtime import end_with_parent
 from appliance.ring import Ring, Samples, WetRing
 from appliance.shared import SharedMemory
 from appliance.stats import BlockMode, Counter, Counters, Ledger, WorkerCounter
@@ -32,7 +33,7 @@ from engines.engine import Engine, EngineControls
 
 PRIME_BLOCKS = 12  # so much of what was played just before it started does an engine hear first
 WARM_UP_BLOCKS = 2  # the first blocks of a runtime are slow, and the second takes another path than the first
-WAKE_MS = 250  # how often a waiting worker looks whether main still lives
+WAKE_MS = 250  # how often a waiting worker looks for itself: a doorbell may have been lost with the process that rang it
 
 
 @dataclass(frozen=True)
@@ -130,17 +131,17 @@ class Worker:
 
 
 class Doorbell:
-    """Waits until there is a block to hear; gives up when main says so or is gone."""
+    """Waits until there is a block to hear; gives up when main says so."""
 
     def __init__(self, fd: int, worker: Worker) -> None:
-        self.fd, self.worker, self.parent = fd, worker, os.getppid()
+        self.fd, self.worker = fd, worker
         os.set_blocking(fd, False)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
 
     def wait_block(self) -> int | None:
         """Start of the next block, or None when there will be no more."""
-        while self.worker.controls.running and os.getppid() == self.parent:
+        while self.worker.controls.running:
             start = self.worker.pending()
             if start is not None:
                 return start
@@ -174,8 +175,9 @@ def settle(core: int | None, nice: int) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when main said so or is gone, 2 when the engine can't be opened."""
+    """0 when main said so, 2 when the engine can't be opened."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: main decides what it means
+    end_with_parent()
     settings = WorkerSettings(**json.loads(argv[0]))
     memory = SharedMemory.attach(settings.memory_fd)
     counters = Counters(memory.worker_counters)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -28,6 +30,7 @@ from appliance.stats import Counter, WorkerCounter
 from hw.board import BoardError
 from hw.file_audio import FileOptions, file_address
 
+REPO = Path(__file__).parents[2]
 RATE, DELAY = 44_100, 24_576
 BACK_SECONDS = 3.0
 pytestmark = pytest.mark.system
@@ -171,6 +174,22 @@ def test_it_stops_within_a_second(tmp_path: Path, how: signal.Signals) -> None:
     assert time.monotonic() - told_at[0] < 1.0
     assert report.seconds < 5
     assert not pedal.audio.running and not pedal.slot.child.running
+
+
+def test_nothing_is_left_when_main_is_killed(tmp_path: Path) -> None:
+    address = file_address(guitar(tmp_path / "guitar.wav", 30))
+    (tmp_path / "x.toml").write_text(f'[engine]\nbundle = "echo"\n[audio]\nport = "{address}"\n')
+    main = subprocess.Popen([sys.executable, "-m", "appliance", "run", "--config", str(tmp_path / "x.toml")], cwd=REPO)
+    children = Path(f"/proc/{main.pid}/task/{main.pid}/children")
+    give_up_at = time.monotonic() + 10
+    while len(pids := children.read_text().split()) < 2 and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+    assert len(pids) == 2
+    time.sleep(0.5)  # until both have got as far as to ask for this
+    main.kill()
+    main.wait()
+    time.sleep(0.5)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()]
 
 
 def test_dry_sound_comes_first(tmp_path: Path) -> None:
