@@ -24,6 +24,8 @@ STALL_MS = 500  # a card that gives or takes nothing for so long is opened again
 REOPEN_EVERY_NS = 250_000_000
 QUICK_XRUNS = 8  # so many, with fewer than CALM_PERIODS between them, and the card is opened again
 CALM_PERIODS = 64
+FALSE_STARTS = 3
+LAG_SAMPLES = 9  # the lag is the median of so many looks at the queues
 
 
 class AlsaPort:
@@ -31,7 +33,6 @@ class AlsaPort:
 
     def __init__(self, device: str, format: AudioFormat, library: AlsaLibrary | None = None, patience_seconds: float = 10.0) -> None:
         self.format, self.health = format, PortHealth()
-        self.lag_frames = format.periods * format.period_frames
         self._library = library or PyAlsaAudio()
         self._error = self._library.error
         self._patience_ns = int(patience_seconds * 1e9)
@@ -42,6 +43,11 @@ class AlsaPort:
         self._tried_ns = self._quick_xruns = self._calm_periods = 0
         self._card: _Card | None = _Card(self._library, device, format, self._encoder.silence)
         self._device = by_card_id(device, self._library.cards())
+
+    @property
+    def lag_frames(self) -> int:
+        """All periods that the card queues, unless it has been measured to be otherwise and will not change."""
+        return self.format.periods * self.format.period_frames if self._card is None else self._card.lag_frames
 
     def read(self, into: Frames) -> bool:
         if self._card is None and not self._reopen():
@@ -66,14 +72,15 @@ class AlsaPort:
             return
         data = self._encoder.encode(frames)
         try:
-            if self._card.write(data) == self.format.period_frames:
-                return
-            self.health.playback_xruns += self._card.has_played
-            self._card.refill(data)
+            if self._card.write(data) != self.format.period_frames:
+                self._playback_xrun(self._card, data)
         except self._error:
             self._drop_card()
 
     def close(self) -> None:
+        """What has been written is played to its end."""
+        if self._card is not None:
+            self._card.finish()
         self._drop_card()
 
     def _count_good(self) -> None:
@@ -90,18 +97,28 @@ class AlsaPort:
     def _recover(self, xrun: bool) -> None:
         """One stage after a period that did not come."""
         assert self._card is not None
-        self._quick_xruns = self._quick_xruns + 1 if self._calm_periods < CALM_PERIODS else 1
-        self._calm_periods = 0
         self._gaps.restart()
         self.health.capture_xruns += xrun
         try:
-            if xrun and self._quick_xruns <= QUICK_XRUNS:
+            if xrun and not self._too_many_xruns():
                 self.health.playback_xruns += self._card.is_dry()
                 self._card.start_again()
                 return
         except self._error:
             pass
         self._drop_card()
+
+    def _playback_xrun(self, card: _Card, data: object) -> None:
+        self.health.playback_xruns += card.has_played
+        if self._too_many_xruns():
+            self._drop_card()
+        elif not card.refill(data):
+            self._gaps.restart()
+
+    def _too_many_xruns(self) -> bool:
+        self._quick_xruns = self._quick_xruns + 1 if self._calm_periods < CALM_PERIODS else 1
+        self._calm_periods = 0
+        return self._quick_xruns > QUICK_XRUNS
 
     def _drop_card(self) -> None:
         if self._card is not None:
@@ -134,7 +151,10 @@ class _Card:
             close_now(self._playback, self._error)
             raise
         self._playback_poll, self._capture_poll = _Poll(self._playback, self._period), _Poll(self._capture, self._period)
+        self.lag_frames = self._periods * self._period
         self._started = self.has_played = False
+        self._false_starts = 0
+        self._lags: list[int] = []
 
     def read(self) -> tuple[int, bytes]:
         """A period, or a count that is none: XRUN, or 0 for a card that gives nothing."""
@@ -147,6 +167,8 @@ class _Card:
 
     def write(self, data: object) -> int:
         """Frames that were queued, or XRUN. Nothing is, until the read that starts both ways."""
+        if len(self._lags) < LAG_SAMPLES:
+            self._measure_lag()
         if not self._started:
             return self._period
         if not self._playback_poll.wait():
@@ -155,26 +177,57 @@ class _Card:
         self.has_played = self.has_played or count == self._period
         return count
 
-    def refill(self, data: object) -> None:
-        """After playback ran dry. If it was this process that was late, capture has a backlog too: then both start again, as
-        a backlog would stay for good and add to the lag."""
-        if self._capture.avail() >= self._period:
+    def refill(self, data: object) -> bool:
+        """After playback ran dry: silence again, and the period that found it so. As much silence as keeps the lag: what capture
+        has heard since that period counts too. A whole period of it is a backlog that would stay for good: then both ways
+        start again, as they do if capture was slow to start. Whether nothing of what came in was lost."""
+        heard = self._capture.avail()
+        if not self.has_played and self._false_starts < FALSE_STARTS:
+            self.start_again(false_start=True)
+        elif not 0 <= heard < self._period:
             self.start_again()
         else:
-            self._fill(self._periods - 1)
+            self._fill(self._periods - 2)
+            self._playback.write(self._silence[: (self._period - heard) * len(self._silence) // self._period])
             self._playback.write(data)
+        return self._started
 
     def is_dry(self) -> bool:
         return self._playback.avail() == XRUN
 
-    def start_again(self) -> None:
+    def start_again(self, false_start: bool = False) -> None:
         self._capture.drop()
         self._playback.drop()
         self._started = self.has_played = False
+        self._lags.clear()
+        self._false_starts = self._false_starts + 1 if false_start else 0
+
+    def _measure_lag(self) -> None:
+        """What waits in both queues, and the period in hand. The two ways start one after the other, and a turn of the card between
+        makes a period more or less: then they start again, a few times; a card that insists has its own lag."""
+        wanted = self._periods * self._period
+        self._lags.append(wanted - self._playback.avail() + self._period + self._capture.avail())
+        if len(self._lags) < LAG_SAMPLES:
+            return
+        lag_frames = sorted(self._lags)[LAG_SAMPLES // 2]  # the card may take its turn between two looks, but not each time
+        right = abs(lag_frames - wanted) <= self._period // 2
+        self.lag_frames = wanted if right else lag_frames
+        if not right and self._false_starts < FALSE_STARTS:
+            self.start_again(false_start=True)
 
     def _fill(self, periods: int) -> None:
         for _ in range(periods):
             self._playback.write(self._silence)
+
+    def finish(self) -> None:
+        """Wait until only silence is left to be played."""
+        try:
+            for _ in range(self._periods if self._started else 0):
+                if not self._playback_poll.wait():
+                    return
+                self._playback.write(self._silence)
+        except self._error:
+            pass
 
     def close(self) -> None:
         close_now(self._capture, self._error)

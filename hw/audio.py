@@ -67,7 +67,10 @@ class PortHealth:
 class AudioPort(Protocol):
     format: AudioFormat
     health: PortHealth
-    lag_frames: int  # from a frame's arrival to the departure of what is written in answer to it, converters apart
+
+    @property
+    def lag_frames(self) -> int:
+        """From a frame's arrival to the departure of what is written in answer to it, converters apart."""
 
     def read(self, into: Frames) -> bool:
         """Wait for one period and write it into `into` (period_frames, in_channels). False when there will be no more

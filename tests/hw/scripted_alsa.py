@@ -25,7 +25,7 @@ class ScriptedPcm:
         self.closed = self.dropped = False
         self.faults: list[str] = []  # one per call of read() or write(): "", "xrun", "error", "short"
         self.written: list[bytes] = []
-        self.avail_frames = 0 if capture else format.period_frames
+        self.avail_frames = 0 if capture else format.period_frames  # nothing is waiting, and there is room for one period
         self.fd = os.eventfd(1, os.EFD_NONBLOCK)  # ready at once, as time does not pass here
 
     def _fault(self) -> str:

@@ -54,16 +54,23 @@ def test_capture_xrun_starts_both_ways_again() -> None:
     assert (rig.port.health.capture_xruns, rig.port.health.reopens) == (1, 0)
 
 
-def test_playback_xrun_refills() -> None:
+def frames_of(written: list[bytes]) -> list[int]:
+    return [len(data) // 4 for data in written]
+
+
+@pytest.mark.parametrize("heard_since_frames", [0, 10, 63])
+def test_playback_xrun_refills_and_keeps_the_lag(heard_since_frames: int) -> None:
     rig = Rig()
     rig.turns(4)
     rig.cards.playback.faults = ["xrun"]
-    rig.cards.playback.written.clear()
+    rig.cards.capture.avail_frames = heard_since_frames
+    written = rig.cards.playback.written
+    written.clear()
     assert rig.turns(2) == [5, 6]
-    assert rig.cards.playback.written[:2] == [SILENCE] * 2
-    assert np.frombuffer(rig.cards.playback.written[2], "<f4")[0] * 1024 == 5, "the period that found it dry is not lost"
+    assert frames_of(written) == [64, 64 - heard_since_frames, 64, 64] and not any(map(any, written[:2]))
+    assert np.frombuffer(written[2], "<f4")[0] * 1024 == 5, "the period that found it dry is not lost"
     assert (rig.port.health.playback_xruns, rig.port.health.capture_xruns) == (1, 0)
-    assert not rig.cards.capture.dropped
+    assert not rig.cards.capture.dropped, "nor is anything of what comes in"
 
 
 def test_playback_xrun_with_a_backlog_starts_both_ways_again() -> None:
@@ -78,11 +85,40 @@ def test_playback_xrun_with_a_backlog_starts_both_ways_again() -> None:
     assert rig.cards.playback.written[:3] == [SILENCE] * 3
 
 
-def test_playback_that_was_dry_before_capture_had_started_is_no_xrun() -> None:
+def test_a_false_start_is_no_xrun_and_is_tried_again_but_not_for_ever() -> None:
+    """Capture may be so slow to start that playback has run dry before the first period is written."""
     rig = Rig()
-    rig.cards.playback.faults = ["", "", "", "xrun"]
-    assert rig.turns(2) == [1, 2]
-    assert rig.port.health.playback_xruns == 0
+    rig.cards.playback.faults = ["", "", "", "xrun"] * (alsa.FALSE_STARTS + 1)
+    assert rig.turns(6) == [1, 2, 3, 4, 5, 6]
+    assert rig.cards.playback.written.count(SILENCE) == 3 * (alsa.FALSE_STARTS + 1) + 2
+    assert rig.port.health == alsa.PortHealth()
+
+
+def test_a_start_with_another_lag_is_tried_again_then_reported() -> None:
+    rig = Rig()
+    rig.cards.capture.avail_frames = 64  # a period more than there should be
+    rig.turns(100)
+    assert rig.port.lag_frames == 4 * 64
+    assert rig.cards.playback.written.count(SILENCE) == 3 * (alsa.FALSE_STARTS + 1)
+    rig.cards.capture.avail_frames = 5  # what a real card shows: the two ways do not start within the same frame
+    rig.cards.capture.faults = ["xrun"]
+    rig.turns(10)
+    assert rig.port.lag_frames == 3 * 64
+
+
+def test_close_plays_what_was_written_to_its_end() -> None:
+    rig = Rig()
+    rig.turns(4)
+    rig.port.close()
+    assert rig.cards.playback.written[-3:] == [SILENCE] * 3 and rig.cards.playback.closed
+
+
+def test_playback_that_never_recovers_reopens() -> None:
+    rig = Rig()
+    rig.turns(4)
+    rig.cards.playback.faults = ["xrun", "", "", ""] * 20
+    rig.turns(40)
+    assert rig.port.health.reopens == 1
 
 
 def test_one_error_reopens_the_card_by_its_id() -> None:
