@@ -7,11 +7,13 @@ much. Runs in: `ghostnote bench`, alone.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,7 @@ class BlockCost:
     max_ms: float
     p99_share: float  # of block_ms
     late_over_early: float  # median of the last tenth over that of the first: 1 when cost does not grow
+    grown_mb: float  # resident memory at the end, less that after the first tenth
 
 
 def pluck(frames: int, sample_rate: int) -> NDArray[np.float32]:
@@ -54,16 +57,21 @@ def measure_engine(engine: Engine, blocks: int) -> BlockCost:
     spec = engine.spec
     audio = pluck(spec.block_frames * 8, spec.sample_rate).reshape(8, spec.block_frames)
     engine.reset(0)
-    times = np.empty(blocks)
+    times, tenth, early_mb = np.empty(blocks), max(1, blocks // 10), 0.0
     for i in track(range(-WARM_UP_BLOCKS, blocks), f"playing {blocks} blocks", console=Console(stderr=True)):
         began = time.process_time()
         engine.generate(audio[i % 8], EngineControls())
         times[i] = (time.process_time() - began) * 1e3  # warm-up blocks are overwritten in turn
-    tenth = max(1, blocks // 10)
+        early_mb = resident_mb() if i == tenth else early_mb
     block_ms = spec.block_frames / spec.sample_rate * 1e3
     p50, p99 = np.percentile(times, [50, 99])
     growth = float(np.median(times[-tenth:]) / np.median(times[:tenth]))
-    return BlockCost(spec.name, spec.steps, block_ms, float(p50), float(p99), float(times.max()), float(p99 / block_ms), growth)
+    share, grown_mb = float(p99 / block_ms), resident_mb() - early_mb
+    return BlockCost(spec.name, spec.steps, block_ms, float(p50), float(p99), float(times.max()), share, growth, grown_mb)
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def measure_regimes() -> list[dict[str, Any]] | None:
@@ -81,6 +89,7 @@ def show(report: dict[str, Any]) -> None:
     table.add_row("block, median", f"{block['p50_ms']:.1f} ms", f"{block['p50_ms'] / block['block_ms']:.1%} of {block['block_ms']:.0f} ms")
     table.add_row("block, p99", f"{block['p99_ms']:.1f} ms", f"{block['p99_share']:.1%}")
     table.add_row("late blocks over early ones", f"{block['late_over_early']:.3f}", "1 when cost does not grow")
+    table.add_row("memory grown", f"{block['grown_mb']:.1f} MB", "")
     table.add_row("audio period of 128 frames", f"{report['period_us']:.1f} us", f"{report['period_us'] / 2902:.1%} of 2.9 ms")
     console.print(table)
     if report["regimes"] is None:

@@ -16,7 +16,7 @@ from appliance.shared import SharedMemory
 
 Samples = NDArray[np.float32]
 
-_JOIN_FRAMES = 1024
+JOIN_FRAMES = 1024
 
 
 class Ring:
@@ -68,7 +68,7 @@ class WetRing(Ring):
 
     def _joined(self, start: int, wet: Samples) -> Samples:
         """`wet`, drawn to where the block before ended, and from there to itself."""
-        count = min(_JOIN_FRAMES, len(wet))
+        count = min(JOIN_FRAMES, len(wet))
         joined = wet.copy()
         joined[:count] += (self.view(start - self.codec_delay - 1, 1)[0] - wet[0]) * np.linspace(1, 0, count, dtype=np.float32)
         return joined

@@ -74,6 +74,7 @@ class Worker:
         heard = self.audio.get(Counter.POSITION) // self.block_frames
         prime = min(PRIME_BLOCKS, self.reach_frames // self.block_frames - 1)
         self.next_start = max(0, heard - prime) * self.block_frames
+        self.anew = True  # the next answer does not go on from the one that is in the ring before it
         engine.reset(seed)
 
     def pending(self) -> int | None:
@@ -90,7 +91,8 @@ class Worker:
         """Hear the block that began at `start`, and answer it unless that would be in vain."""
         block = self.inputs.copy(start, self.block_frames)
         now_ns = self.clock()
-        if not self._captured(start) or already_lost(int(self.ledger.row(start)["due"]), now_ns):
+        answered = self.wets.written(start // self.block_frames)  # by the life before this one
+        if answered or not self._captured(start) or already_lost(int(self.ledger.row(start)["due"]), now_ns):
             self.engine.prefill(block)
             self._close(start, BlockMode.PREFILLED, WorkerCounter.PREFILLED)
         else:
@@ -102,7 +104,8 @@ class Worker:
         if wet.shape != (self.block_frames,) or not np.isfinite(wet).all():
             self._reset()  # no audio: what the engine remembers is as broken as what it said
             return
-        self.wets.write_block(start, np.clip(wet, -1.0, 1.0))  # repeats would make more of what is too loud
+        self.wets.write_block(start, np.clip(wet, -1.0, 1.0), self.anew)  # repeats would make more of what is too loud
+        self.anew = False
         self.ledger.row(start)["written"] = self.clock()
         self._close(start, BlockMode.GENERATED, WorkerCounter.GENERATED)
 
@@ -127,6 +130,7 @@ class Worker:
 
     def _reset(self) -> None:
         self.engine.reset(self.seed)
+        self.anew = True
         self.counters.add(WorkerCounter.RESETS, 1)
 
 

@@ -59,6 +59,8 @@ class Prompt(nn.Module):
 class _Denoise(nn.Module):
     """Shared by `first` and `step`: the bias of cached rows, beside the fixed visibility among the rows of this pass."""
 
+    own: Tensor
+
     def __init__(self, model: LMDM, visible: Tensor) -> None:
         super().__init__()
         self.model = model
@@ -157,7 +159,8 @@ def codec_graphs(encoder: codec.Encoder, decoder: Decoder, config: ModelConfig) 
     state = decoder.initial_state()
     latents = torch.randn(1, n, codec.LATENT_CHANNELS, generator=torch.Generator().manual_seed(1))
     names = DecoderState._fields
+    carried = {"latents": latents, **dict(zip(names, state, strict=True))}
     return [
         GraphSpec("encode", Encode(encoder, sketch.Sketch()), heard, ("latents", "sketch")),
-        GraphSpec("decode", decoder, {"latents": latents, **dict(zip(names, state, strict=True))}, ("samples", *(f"{s}_next" for s in names))),
+        GraphSpec("decode", decoder, carried, ("samples", *(f"{name}_next" for name in names))),
     ]

@@ -110,7 +110,8 @@ class SharedWeights:
     def _reference(self, name: str) -> TensorProto:
         dtype, shape, offset = self.tensors[name]
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        tensor = TensorProto(name=name, dims=shape, data_type=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), data_location=TensorProto.EXTERNAL)
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        tensor = TensorProto(name=name, dims=shape, data_type=kind, data_location=TensorProto.EXTERNAL)
         for key, value in (("location", WEIGHTS_FILE), ("offset", str(offset)), ("length", str(size))):
             tensor.external_data.add(key=key, value=value)
         return tensor

@@ -112,12 +112,11 @@ def build_files(model: LMDM, net: SpectrumNet, prompts: list[text.Prompt]) -> tu
 
 
 def manifest_of(recipe: Recipe, model: LMDM, parity: dict[str, dict[str, float]], names: list[str]) -> dict[str, object]:
-    spec = EngineSpec(
-        recipe.name, codec.SAMPLE_RATE, model.config.block_latents * codec.LATENT_FRAMES, decoder.DELAY_FRAMES, tuple(names), recipe.steps, MAX_STEPS
-    )
+    block_frames = model.config.block_latents * codec.LATENT_FRAMES
+    spec = EngineSpec(recipe.name, codec.SAMPLE_RATE, block_frames, decoder.DELAY_FRAMES, tuple(names), recipe.steps, MAX_STEPS)
     facts = {
-        "config": asdict(model.config), "guidance": recipe.guidance, "use_partner": recipe.use_partner, "history_frames": sketch.HISTORY_FRAMES,
-        "decoder_state": list(DecoderState._fields), "parameters": count(model),
+        "config": asdict(model.config), "guidance": recipe.guidance, "use_partner": recipe.use_partner,
+        "history_frames": sketch.HISTORY_FRAMES, "decoder_state": list(DecoderState._fields), "parameters": count(model),
     }
     head = {"kind": "lmdm", "name": recipe.name, "release": recipe.release, "created": recipe.created, "licences": list(LICENCES)}
     return {**head, "engine": asdict(spec), "model": facts, "parity_torch_onnxruntime": parity}
@@ -149,7 +148,7 @@ def main() -> None:
     parser.add_argument("--created", default=date.today().isoformat())
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
-    parser.add_argument("--partner", action=argparse.BooleanOptionalAction, default=True, help="tell the target what was heard, beside its sketch")
+    parser.add_argument("--partner", action=argparse.BooleanOptionalAction, default=True, help="tell what was heard beside its sketch")
     args = parser.parse_args()
     torch.set_num_threads(1)
     recipe = Recipe(args.name, args.release, args.created, args.steps, args.guidance, args.partner)

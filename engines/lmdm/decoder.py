@@ -21,7 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.lmdm.codec import (
-    HOP_FRAMES, LATENT_CHANNELS, MEL_FLOOR, MELS, STACK, Encoder, Spectrum, denormalise_mel, mel_filterbank, mel_interpolation,
+    HOP_FRAMES,
+    LATENT_CHANNELS,
+    MEL_FLOOR,
+    MELS,
+    STACK,
+    Encoder,
+    Spectrum,
+    denormalise_mel,
+    mel_filterbank,
+    mel_interpolation,
 )
 from engines.lmdm.dft import BINS, SIZE
 

@@ -24,10 +24,13 @@ from engines.lmdm.config import ModelConfig
 
 Rotation = tuple[Tensor, Tensor]  # cos, sin: each (T, rotary width)
 KeyValues = tuple[Tensor, Tensor]  # keys, values: each (L, B, H, T, E)
+Rows = tuple[Tensor, Tensor]  # keys, values of one layer: each (B, H, T, E)
 
 
 class LayerNorm(nn.Module):
     """Layer norm with a gain; `beta` is a zero buffer that checkpoints carry."""
+
+    beta: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -133,7 +136,7 @@ class Layer(nn.Module):
         self.ff = FeedForward(config.width)
 
     def forward(
-        self, x: Tensor, rotation: Rotation, bias: Tensor | None, past: tuple[Tensor, Tensor] | None, text: tuple[Tensor, Tensor], clean: int
+        self, x: Tensor, rotation: Rotation, bias: Tensor | None, past: Rows | None, text: Rows, clean: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> (B, T, D) and this layer's own keys and values (B, H, T, E).
 
@@ -212,6 +215,7 @@ class LMDM(nn.Module):
     def _start_as_identity(self) -> None:
         """As the base model starts: every residual branch, and both 1x1 convolutions, add nothing."""
         for layer in self.transformer.layers:
+            assert isinstance(layer, Layer)
             for branch in (layer.self_attn.to_out, layer.cross_attn.to_out, layer.ff.ff[2]):
                 nn.init.zeros_(branch.weight)
         nn.init.zeros_(self.preprocess_conv.weight)

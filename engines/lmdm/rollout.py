@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ def velocity(model: LMDM, conditions: Conditions, context: Context, block: int, 
 def denoise_block(model: LMDM, conditions: Conditions, context: Context, block: int, sampling: Sampling, noise: Noise) -> Tensor:
     """Make one block (B, N, C) from noise."""
     x = noise(block, 0)
-    for step, (t, t_next) in enumerate(zip(sampling.times, sampling.times[1:])):
+    for step, (t, t_next) in enumerate(pairwise(sampling.times)):
         v = velocity(model, conditions, context, block, x, t)
         if sampling.guidance != 1:
             v = sampler.guide(v, velocity(model, conditions.untold(), context, block, x, t), sampling.guidance)

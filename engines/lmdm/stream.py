@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from engines.backend import Backend, Weights
 from engines.bundle import Bundle
-from engines.engine import Audio, EngineControls, EngineSpec, Stamp, no_stamp
+from engines.engine import Audio, EngineControls, Stamp, no_stamp
 from engines.lmdm import sampler
 from engines.lmdm.config import ModelConfig, Regime
 
@@ -98,7 +98,8 @@ class LmdmFacts:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> LmdmFacts:
         config = ModelConfig(**{**facts["config"], "regime": Regime(facts["config"]["regime"])})
-        return cls(config, float(facts["guidance"]), bool(facts["use_partner"]), int(facts["history_frames"]), tuple(facts["decoder_state"]))
+        state = tuple(facts["decoder_state"])
+        return cls(config, float(facts["guidance"]), bool(facts["use_partner"]), int(facts["history_frames"]), state)
 
 
 class StreamingEngine:
@@ -192,7 +193,7 @@ class StreamingEngine:
             self._commit_pending()
         for step, level in enumerate(told.levels[steps]):
             inputs = {"noisy": x, **target, "told": level, **told.text}
-            v = self._first(inputs) if state.pending is not None else self._step(inputs)
+            v = self._step(inputs) if state.pending is None else self._first(inputs, state.pending)
             if self.facts.guidance != 1:
                 null = self.told(NULL_PROMPT)
                 v_null = self._step({**inputs, "told": null.levels[steps][step], **null.text})
@@ -220,13 +221,13 @@ class StreamingEngine:
         v: Array = self.graphs["step"]({**inputs, **self.rotary(self._own_positions()), **self.state.cache.inputs()})[0]
         return v
 
-    def _first(self, inputs: dict[str, Array]) -> Array:
+    def _first(self, inputs: dict[str, Array], pending: Array) -> Array:
         """The first step of a block, with the block before committed on the way."""
         cache, rows = self.state.cache, self._pending_rows()
         cache.bias[rows] = HIDDEN  # the oldest block leaves the window now
         positions = np.concatenate([self._pending_positions(), self._own_positions()])
         v: Array
-        v, keys, values = self.graphs["first"]({"pending": self.state.pending, **inputs, **self.rotary(positions), **cache.inputs()})
+        v, keys, values = self.graphs["first"]({"pending": pending, **inputs, **self.rotary(positions), **cache.inputs()})
         cache.store(rows, keys, values)
         self.state.pending = None
         return v

@@ -132,7 +132,8 @@ def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, l
     with Progress(*columns) as progress:
         bar = progress.add_task("", total=steps, completed=first, parts="")
         for step in range(first, steps):
-            optimiser.param_groups[0]["lr"] = learning_rate * min(1, (step + 1) / 100) * (0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
+            falling = 0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+            optimiser.param_groups[0]["lr"] = learning_rate * min(1, (step + 1) / 100) * falling
             excerpts.rng = np.random.default_rng([1, step])  # so that a resumed run sees what an unbroken one would
             torch.manual_seed(step)
             audio = excerpts.batch(BATCH, CLIP_FRAMES)

@@ -175,7 +175,8 @@ class Features:
             row = [self.encoder.log_mel(x[:, history - codec.HISTORY_FRAMES :])]
             row += self.sketch.magnitudes(x) if with_sketch else ()
             parts.append([r[0].half().numpy() for r in row])
-        return {name: np.concatenate(column) for name, column in zip(("mel", "cqt", "loudness"), zip(*parts, strict=True))}
+        names = ("mel", "cqt", "loudness") if with_sketch else ("mel",)
+        return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
 
 
 def render_score(split: Split, index: int, folder: Path) -> str:

@@ -121,9 +121,8 @@ def validate(model: LMDM, pairs: Pairs, blocks: int = 40, steps: int = 4) -> dic
     batch = pairs.window(np.random.default_rng(0), choices, length, vary=False)
     found = {}
     for name, keep in (("sketch", 0.0), ("sketch+heard", 1.0)):
-        conditions = Conditions(
-            batch.states, batch.pooled, present(batch.sketch, torch.ones(len(choices))), present(batch.heard, torch.full((len(choices),), keep))
-        )
+        sketch, heard = present(batch.sketch, torch.ones(len(choices))), present(batch.heard, torch.full((len(choices),), keep))
+        conditions = Conditions(batch.states, batch.pooled, sketch, heard)
         with torch.autocast("cpu", torch.bfloat16):
             made = rollout(model, conditions, blocks, Sampling(sampler.schedule(steps)), seeded_noise(0, len(choices), model))
         difference = pairs.encoder.mel_of(made.float()) - pairs.encoder.mel_of(batch.target)
@@ -159,11 +158,13 @@ class Trainer:
 
     def train_step(self) -> float:
         recipe, step = self.recipe, self.step
-        rate = min(1, (step + 1) / recipe.warm_up_steps) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / recipe.steps))))
+        falling = 0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / recipe.steps)))
+        rate = min(1, (step + 1) / recipe.warm_up_steps) * falling
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.learning_rate * rate
-        batch = self.pairs.batch(np.random.default_rng([recipe.seed, step]), recipe.batch, recipe.blocks * self.model.config.block_latents)
-        packed = pack(batch, recipe, self.visible, self.model.config.block_latents, torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
+        per_block = self.model.config.block_latents
+        batch = self.pairs.batch(np.random.default_rng([recipe.seed, step]), recipe.batch, recipe.blocks * per_block)
+        packed = pack(batch, recipe, self.visible, per_block, torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(self.model, packed, self.rotation)
         self.optimiser.zero_grad()
@@ -194,7 +195,8 @@ def run(trainer: Trainer, held_out: Pairs, every: int = 500) -> None:
             progress.update(bar, completed=trainer.step, loss=float(np.mean(losses[-50:])))
             if trainer.step % every == 0 or trainer.step == trainer.recipe.steps:
                 trainer.save()
-                facts = {"step": trainer.step, "minutes": round((time.time() - started) / 60, 1), "loss": round(float(np.mean(losses[-every:])), 4)}
+                minutes, loss = round((time.time() - started) / 60, 1), round(float(np.mean(losses[-every:])), 4)
+                facts = {"step": trainer.step, "minutes": minutes, "loss": loss}
                 print(json.dumps({**facts, **validate(trainer.averaged(), held_out)}), flush=True)
 
 
@@ -216,7 +218,8 @@ def main() -> None:
     recipe = Recipe(args.steps)
     trainer = Trainer(LMDM(PRESETS[args.preset]), recipe, Pairs(load_scores(args.data, "train"), encoder), args.out)
     trainer.resume()
-    print(json.dumps({"parameters": sum(p.numel() for p in trainer.model.parameters()), "scores": len(trainer.pairs.scores), "from step": trainer.step}))
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    print(json.dumps({"parameters": parameters, "scores": len(trainer.pairs.scores), "from step": trainer.step}))
     run(trainer, Pairs(load_scores(args.data, "val"), encoder), args.every)
 
 

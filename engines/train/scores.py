@@ -87,7 +87,10 @@ def held_chord(rng: random.Random, phrase: Phrase, start: float, degree: int) ->
         yield phrase.note(rng, start, phrase.beats * phrase.beat_seconds, degree + voice)
 
 
-def _line(rng: random.Random, phrase: Phrase, start: float, low: int, high: int, lengths: tuple[float, ...]) -> Iterator[tuple[float, float, int]]:
+def _line(
+    rng: random.Random, phrase: Phrase, start: float, low: int, high: int, lengths: tuple[float, ...]
+) -> Iterator[tuple[float, float, int]]:
+    """Start, length and degree of the notes of one bar: a walk between two degrees, with rests."""
     beat, degree = 0.0, rng.randint(low, high)
     while beat < phrase.beats:
         length = rng.choice(lengths)

@@ -25,6 +25,7 @@ from appliance.controls import Control
 from appliance.main import RunOptions, StartError, Supervisor
 from appliance.recorder import recorded
 from appliance.report import Report
+from appliance.ring import JOIN_FRAMES
 from appliance.slot import SlotState
 from appliance.stats import Counter, WorkerCounter
 from hw.board import BoardError
@@ -94,10 +95,11 @@ def play(folder: Path, seconds: float, on_tick: Callable[[Supervisor], None] | N
     return pedal.run(), pedal
 
 
-def assert_wet_is_the_input_one_delay_later(folder: Path, pedal: Supervisor) -> None:
+def assert_wet_is_the_input_one_delay_later(folder: Path, pedal: Supervisor, joins: int = 0) -> None:
+    """Bit for bit, but for the first frames of each engine that began again, which are drawn to the end of the last one's."""
     frames = pedal.counters.get(Counter.POSITION)
     dry, wet = recorded(folder, "dry", frames)[:, 0], recorded(folder, "wet", frames)
-    assert np.array_equal(wet[DELAY:], dry[: frames - DELAY])
+    assert np.count_nonzero(wet[DELAY:] != dry[: frames - DELAY]) <= joins * JOIN_FRAMES
     assert not wet[:DELAY].any()
 
 
@@ -118,7 +120,7 @@ def test_an_engine_killed_at_random_moments_is_back_in_three_seconds(tmp_path: P
     assert len(troubles.back_after) == 3 and max(troubles.back_after) < BACK_SECONDS, troubles.back_after
     assert report.engine_restarts == 3
     assert report.silent_frames == 0
-    assert_wet_is_the_input_one_delay_later(tmp_path, pedal)
+    assert_wet_is_the_input_one_delay_later(tmp_path, pedal, joins=3)
 
 
 def test_a_stalled_engine_hears_what_it_missed_and_goes_on(tmp_path: Path) -> None:

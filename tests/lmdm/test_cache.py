@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +23,8 @@ def conditions(model: LMDM, blocks: int, batch: int = 1) -> Conditions:
     sketch = torch.randn(batch, blocks * c.block_latents, c.sketch_channels + 1, generator=draw)
     partner = torch.randn(batch, blocks * c.block_latents, c.latent_channels + 1, generator=draw)
     sketch[..., 0] = partner[..., 0] = 1
-    return Conditions(torch.randn(batch, c.text_tokens, c.text_channels, generator=draw), torch.randn(batch, c.text_channels, generator=draw), sketch, partner)
+    states = torch.randn(batch, c.text_tokens, c.text_channels, generator=draw)
+    return Conditions(states, torch.randn(batch, c.text_channels, generator=draw), sketch, partner)
 
 
 def uncached_velocity(model: LMDM, told: Conditions, made: Tensor, noisy: Tensor, block: int, t: float) -> Tensor:
@@ -54,7 +57,7 @@ def test_cached_equals_uncached_over_50_blocks(model: LMDM) -> None:
     made = cached[:, :0]
     for block in range(BLOCKS):
         x = noise(block, 0)
-        for t, t_next in zip(times, times[1:]):
+        for t, t_next in pairwise(times):
             x = sampler.euler(x, uncached_velocity(model, told, made, x, block, t), t, t_next)
         made = torch.cat([made, x], 1)
     torch.testing.assert_close(made, cached, atol=TOLERANCE, rtol=TOLERANCE)
@@ -122,7 +125,7 @@ def test_schedule_ends_are_exact(steps: int) -> None:
     assert times[0] == 1.0
     assert times[-1] == 0.0
     assert len(times) == steps + 1
-    assert all(a > b for a, b in zip(times, times[1:]))
+    assert all(a > b for a, b in pairwise(times))
 
 
 @torch.no_grad()
@@ -132,7 +135,7 @@ def test_samplers_recover_the_clean_latents_from_a_true_velocity() -> None:
     for steps in (1, 3):
         for ping_pong in (False, True):
             x = noise
-            for t, t_next in zip(sampler.schedule(steps), sampler.schedule(steps)[1:]):
+            for t, t_next in pairwise(sampler.schedule(steps)):
                 v = (x - clean) / t
                 x = sampler.ping_pong(x, v, t, t_next, noise) if ping_pong else sampler.euler(x, v, t, t_next)
             torch.testing.assert_close(x, clean, atol=1e-5, rtol=0)

@@ -35,26 +35,26 @@ def test_block_10_000_costs_what_block_10_costs() -> None:
 
 @pytest.mark.slow
 @pytest.mark.system
-def test_memory_of_every_process_is_flat(tmp_path: Path) -> None:
-    """Main, audio and worker with the audio clock unleashed, until 10,000 blocks have gone through the rings."""
+def test_memory_of_main_and_audio_is_flat(tmp_path: Path) -> None:
+    """The audio clock unleashed, until 10,000 blocks have gone through the rings: faster than any worker, which is measured above."""
     guitar = tmp_path / "guitar.wav"
     soundfile.write(guitar, 0.1 * np.random.default_rng(0).standard_normal(44_100).astype(np.float32), 44_100)
     config = Config()
+    audio = replace(config.audio, port=f"file:{guitar}?loop=yes&paced=no")
     config = replace(
-        config, audio=replace(config.audio, port=f"file:{guitar}?loop=yes&paced=no"), engine=replace(config.engine, bundle="echo")
+        config, audio=audio, engine=replace(config.engine, bundle="echo"), realtime=replace(config.realtime, priority=0, worker_nice=0)
     )
-    sizes: list[tuple[float, float, float]] = []
+    sizes: list[tuple[float, float]] = []
 
     def watch(pedal: Supervisor) -> None:
         blocks = pedal.counters.get(Counter.POSITION) // pedal.spec.block_frames
-        audio, worker = pedal.audio.process, pedal.slot.child.process
-        if audio and worker and blocks > BLOCKS // 10 * (len(sizes) + 1):
-            sizes.append((resident_mb(os.getpid()), resident_mb(audio.pid), resident_mb(worker.pid)))
+        if pedal.audio.process and blocks > BLOCKS // 10 * (len(sizes) + 1):
+            sizes.append((resident_mb(os.getpid()), resident_mb(pedal.audio.process.pid)))
         if blocks >= BLOCKS:
             pedal.stop()
 
     report = Supervisor(config, RunOptions(on_tick=watch)).run()
     assert report.blocks >= BLOCKS
-    assert report.audio_restarts == report.engine_restarts == 0
+    assert report.audio_restarts == 0
     for early, late in zip(sizes[0], sizes[-1], strict=True):
         assert late - early <= 2.0
