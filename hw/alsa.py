@@ -4,8 +4,9 @@
     xruns in quick succession, an error, a stall   -> close and open again, by the card's id
     the card does not come back                    -> silence in real time while trying four times a second, then read() is False
 
-So the lag is the same after every recovery: all periods that the card queues. Read and write never wait for ever on a dead card:
-they look first whether a period is there. (Closing one whose server hangs may; main watches the progress.)
+The lag is all periods that the card queues; it is measured after each start, and one that began otherwise starts again. Read and
+write never wait for ever on a dead card: they look first whether a period is there. (Closing one whose server hangs may; main
+watches the progress.)
 
 Runs in: the audio process. After opening nothing is raised; the only object allocated per period is what PCM.read() returns, for
 which pyalsaaudio has no other way.

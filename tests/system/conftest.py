@@ -11,11 +11,13 @@ The same moment has the same index in `samples` and in `heard`, so a lag is a di
 from __future__ import annotations
 
 import ctypes.util
+import fcntl
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,33 +72,26 @@ class Loopback:
 
     address = "alsa:plug:jk"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.server = folder, ""
+    def __init__(self, folder: Path, server: str) -> None:
+        self.folder, self.server = folder, server
         self.jackd: subprocess.Popen[bytes] | None = None
         (folder / "asound.conf").write_text(ASOUND)
         self.environment = {**os.environ, "ALSA_CONFIG_PATH": str(folder / "asound.conf"), "PYTHONPATH": str(REPO)}
-        self.environment |= {"JACK_NO_START_SERVER": "1", "JACK_NO_AUDIO_RESERVATION": "1"}
+        self.environment |= {"JACK_DEFAULT_SERVER": server, "JACK_NO_START_SERVER": "1", "JACK_NO_AUDIO_RESERVATION": "1"}
 
     def start_server(self) -> None:
-        """Real-time where that is permitted, otherwise without. Skips the test if neither works.
-
-        A server that dies keeps one of JACK's eight places until another of its name comes: so there are few names.
-        """
-        names = [self.server] if self.server else [f"ghostnote-{number}" for number in range(3)]
-        for name in names * 2:
-            for realtime in (["-R", "-P", "85"], ["-r"]):
-                if self._start(name, realtime):
-                    return
+        """Real-time where that is permitted, otherwise without. Skips the test if neither works."""
+        if self._start(["-R", "-P", "85"]) or self._start(["-r"]):
+            return
         log = (self.folder / "jackd.log").read_text(errors="replace")
-        pytest.skip(f"jackd does not start here: {log.strip().splitlines()[-1:]}")
+        pytest.skip(f"jackd does not start here: {' / '.join(log.strip().splitlines()[-3:])}")
 
-    def _start(self, name: str, realtime: list[str]) -> bool:
-        self.server = self.environment["JACK_DEFAULT_SERVER"] = name
+    def _start(self, realtime: list[str]) -> bool:
         dummy = ["-S", "-d", "dummy", "-r", str(RATE_HZ), "-p", str(PERIOD_FRAMES), "-C", "1", "-P", "1"]
         with (self.folder / "jackd.log").open("wb") as log:
-            jackd = subprocess.Popen(["jackd", *realtime, "-n", name, *dummy], env=self.environment, stdout=log, stderr=log)
-        self.jackd = jackd
-        probe = f"import jack; jack.Client('probe', servername='{name}', no_start_server=True).close()"
+            command = ["jackd", *realtime, "-n", self.server, *dummy]
+            jackd = self.jackd = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        probe = f"import jack; jack.Client('probe', servername='{self.server}', no_start_server=True).close()"
         give_up_at = time.monotonic() + 5
         while jackd.poll() is None and time.monotonic() < give_up_at:
             if self.run(sys.executable, "-c", probe).returncode == 0 and jackd.poll() is None:
@@ -148,12 +143,31 @@ def start_loopback(folder: Path) -> Iterator[Loopback]:
     missing = missing_part()
     if missing:
         pytest.skip(f"no loopback: {missing}")
-    loopback = Loopback(folder)
-    try:
-        loopback.start_server()
-        yield loopback
-    finally:
-        loopback.stop_server()
+    with _server_name() as name:
+        loopback = Loopback(folder, name)
+        try:
+            loopback.start_server()
+            yield loopback
+        finally:
+            loopback.stop_server()
+            for leftover in Path("/dev/shm").glob(f"jack_sem.*_{name}_*"):  # of clients whose server was killed
+                leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def _server_name() -> Iterator[str]:
+    """A name that nobody else uses. A server that crashes keeps one of JACK's eight places until another of its name comes, so
+    the names are few, and each has a lock."""
+    for number in range(4):
+        name = f"ghostnote-{os.getuid()}-{number}"
+        with (Path(tempfile.gettempdir()) / f"{name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield name
+            return
+    pytest.skip("other tests use every loopback of this machine")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -51,6 +53,13 @@ def exact_lags(played: Samples, heard: Samples) -> list[tuple[int, int]]:
     return found
 
 
+def around_the_longest_hole(exact: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """What `exact_lags` found before and after the longest stretch that was not exact."""
+    hole = max(range(1, len(exact)), key=lambda i: exact[i][0] - exact[i - 1][0])
+    assert exact[hole][0] - exact[hole - 1][0] > SEGMENT, "a stall is a hole"
+    return exact[:hole], exact[hole:]
+
+
 @pytest.mark.parametrize("sample_format", PRECISION)
 def test_white_noise_comes_back_exactly_and_as_late_as_declared(loopback: Loopback, sample_format: str) -> None:
     played, format = noise(8.0), AudioFormat(sample_format=sample_format)
@@ -75,11 +84,9 @@ def test_a_forced_xrun_recovers_and_is_counted(loopback: Loopback, periods: int)
         facts = loop(loopback, format, periods=400, stall_at=200)
         heard = guitarist.stop()
     assert facts["capture_xruns"] >= 1 and facts["playback_xruns"] >= 1 and facts["reopens"] == 0
-    exact = exact_lags(played, heard)
-    gap_at = max(range(1, len(exact)), key=lambda i: exact[i][0] - exact[i - 1][0])
-    assert exact[gap_at][0] - exact[gap_at - 1][0] > SEGMENT, "the stall is a hole"
-    after = exact[gap_at:]
-    assert len(after) >= 8 and after[-1][1] == facts["lag_frames"] == periods * 128, "then it is exact again, and no later than before"
+    before, after = around_the_longest_hole(exact_lags(played, heard))
+    assert len(before) >= 8 and len(after) >= 8
+    assert after[-1][1] == facts["lag_frames"] == periods * 128, "exact again, and no later than before"
 
 
 @pytest.mark.parametrize(
@@ -117,3 +124,35 @@ def test_a_card_that_dies_and_comes_back_is_opened_again(tmp_path: Path) -> None
     assert facts["turns"] == 2_000 and facts["reopens"] >= 1
     lags = [lag for _, lag in exact_lags(played, heard)]
     assert len(lags) >= 8 and set(lags) == {facts["lag_frames"]}
+
+
+APPLIANCE = """
+[audio]
+port = "alsa:plug:jk"
+sample_format = "FLOAT"
+[engine]
+bundle = "echo"
+[controls]
+mix = 0
+"""
+
+
+def test_the_whole_appliance_at_mix_0_is_a_wire(loopback: Loopback, tmp_path: Path) -> None:
+    config = tmp_path / "ghostnote.toml"
+    config.write_text(APPLIANCE)
+    played = 0.5 * noise(20.0)  # below the limiter's knee
+    with loopback.guitarist(played) as guitarist:
+        appliance = loopback.start(sys.executable, "-m", "appliance", "run", "--config", str(config))
+        time.sleep(4.0)
+        appliance.send_signal(signal.SIGINT)
+        output, errors = appliance.communicate(timeout=20)
+        heard = guitarist.stop()
+    assert appliance.returncode == 0, errors
+    exact = exact_lags(played, heard)
+    assert len(exact) >= 16 and exact[-1][1] == 3 * 128, errors
+    xruns = re.search(r"^\s*xruns\s+(\d+)", output, re.MULTILINE)
+    assert xruns, output
+    if xruns[1] == "0":
+        settled = [place for place in exact if place[0] > exact[0][0] + SETTLING_FRAMES]
+        assert {lag for _, lag in settled} == {3 * 128}
+        assert len(settled) - 1 == (settled[-1][0] - settled[0][0]) // SEGMENT, "without a hole"
