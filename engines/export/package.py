@@ -30,6 +30,7 @@ from engines.lmdm import codec, decoder, sketch, text
 from engines.lmdm.config import ModelConfig, Regime
 from engines.lmdm.decoder import Decoder, DecoderState, SpectrumNet
 from engines.lmdm.model import LMDM
+from engines.lmdm.sampler import Spacing
 from engines.lmdm.stream import NULL_PROMPT
 from engines.ort import OrtBackend
 from engines.train import checkpoint
@@ -47,6 +48,7 @@ class Recipe:
     release: str
     created: str
     steps: int
+    spacing: Spacing
     guidance: float
     use_partner: bool
 
@@ -115,7 +117,7 @@ def manifest_of(recipe: Recipe, model: LMDM, parity: dict[str, dict[str, float]]
     block_frames = model.config.block_latents * codec.LATENT_FRAMES
     spec = EngineSpec(recipe.name, codec.SAMPLE_RATE, block_frames, decoder.DELAY_FRAMES, tuple(names), recipe.steps, MAX_STEPS)
     facts = {
-        "config": asdict(model.config), "guidance": recipe.guidance, "use_partner": recipe.use_partner,
+        "config": asdict(model.config), "spacing": recipe.spacing.value, "guidance": recipe.guidance, "use_partner": recipe.use_partner,
         "history_frames": sketch.HISTORY_FRAMES, "decoder_state": list(DecoderState._fields), "parameters": count(model),
     }
     head = {"kind": "lmdm", "name": recipe.name, "release": recipe.release, "created": recipe.created, "licences": list(LICENCES)}
@@ -147,11 +149,12 @@ def main() -> None:
     parser.add_argument("--release", default="1")
     parser.add_argument("--created", default=date.today().isoformat())
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
+    parser.add_argument("--spacing", choices=[s.value for s in Spacing], default=Spacing.EVEN.value)
+    parser.add_argument("--guidance", type=float, default=2.0, help="classifier-free guidance; 1 is none")
     parser.add_argument("--partner", action=argparse.BooleanOptionalAction, default=True, help="tell what was heard beside its sketch")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = Recipe(args.name, args.release, args.created, args.steps, args.guidance, args.partner)
+    recipe = Recipe(args.name, args.release, args.created, args.steps, Spacing(args.spacing), args.guidance, args.partner)
     names = [phrases[0] for phrases in PHRASES.values()] + [phrase for phrases in PHRASES.values() for phrase in phrases[1:]]
     model = load_model(args.model)
     files, parity = build_files(model, load_codec(args.codec), [text.encode(name) for name in names])

@@ -6,6 +6,7 @@ Rectified flow: x_t = (1 - t) x0 + t noise, v = noise - x0. Source: arXiv 2605.2
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,19 @@ from numpy.typing import NDArray
 LOG_SNR_FIRST, LOG_SNR_LAST = -6.0, 2.0
 
 
-def schedule(steps: int) -> list[float]:
-    """Noise levels of a `steps`-step sampler, `steps + 1` of them from exactly 1 to exactly 0, even in log-SNR between."""
+class Spacing(str, Enum):
+    """How noise levels lie between 1 and 0."""
+
+    EVEN = "even"  # in t: for Euler steps of a model that was only pretrained, which needs fine steps where the details form
+    LOG_SNR = "log-snr"  # even in log-SNR, -6 to 2: the paper's, for post-trained models
+
+
+def schedule(steps: int, spacing: Spacing) -> list[float]:
+    """Noise levels of a `steps`-step sampler, `steps + 1` of them from exactly 1 to exactly 0."""
     if steps < 1:
         raise ValueError(f"a sampler takes at least 1 step, not {steps}")
+    if spacing is Spacing.EVEN:
+        return [1 - i / steps for i in range(steps + 1)]
     inner = [LOG_SNR_FIRST + (LOG_SNR_LAST - LOG_SNR_FIRST) * i / steps for i in range(1, steps)]
     return [1.0, *(1 / (1 + math.exp(log_snr)) for log_snr in inner), 0.0]
 

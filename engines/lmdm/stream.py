@@ -90,6 +90,7 @@ class LmdmFacts:
     """What a bundle's manifest says of its LMDM, beside the EngineSpec."""
 
     config: ModelConfig
+    spacing: sampler.Spacing
     guidance: float  # classifier-free guidance towards the words; 1 is none and costs nothing
     use_partner: bool  # whether the target is also told the latents that were heard, beside their sketch
     history_frames: int  # samples of input that the analysis reaches back to
@@ -99,7 +100,8 @@ class LmdmFacts:
     def of(cls, facts: Mapping[str, Any]) -> LmdmFacts:
         config = ModelConfig(**{**facts["config"], "regime": Regime(facts["config"]["regime"])})
         state = tuple(facts["decoder_state"])
-        return cls(config, float(facts["guidance"]), bool(facts["use_partner"]), int(facts["history_frames"]), state)
+        spacing, guidance = sampler.Spacing(facts["spacing"]), float(facts["guidance"])
+        return cls(config, spacing, guidance, bool(facts["use_partner"]), int(facts["history_frames"]), state)
 
 
 class StreamingEngine:
@@ -164,7 +166,7 @@ class StreamingEngine:
             states, pooled = (self.weights.array(f"prompt/{prompt}/{part}").astype(np.float32) for part in ("states", "pooled"))
             for steps in range(1, self.spec.max_steps + 1):
                 times = np.zeros(self.spec.max_steps, np.float32)
-                times[:steps] = sampler.schedule(steps)[:-1]
+                times[:steps] = sampler.schedule(steps, self.facts.spacing)[:-1]
                 keys, values, told = self.graphs["prompt"]({"states": states, "pooled": pooled, "times": times})
                 text = {"text_keys": keys, "text_values": values}
                 levels[steps] = told[:steps, None, None]
@@ -186,7 +188,7 @@ class StreamingEngine:
 
     def _denoise(self, target: dict[str, Array], told: Told, steps: int, stamp: Stamp) -> Array:
         """Noise -> one clean block (1, N, C)."""
-        state, times = self.state, sampler.schedule(steps)
+        state, times = self.state, sampler.schedule(steps, self.facts.spacing)
         shape = (self.config.block_latents, self.config.latent_channels)
         x = sampler.block_noise(state.seed, state.block, 0, shape)[None]
         if self.config.regime is Regime.ENC_DEC:

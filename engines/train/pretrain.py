@@ -124,7 +124,8 @@ def validate(model: LMDM, pairs: Pairs, blocks: int = 40, steps: int = 4) -> dic
         sketch, heard = present(batch.sketch, torch.ones(len(choices))), present(batch.heard, torch.full((len(choices),), keep))
         conditions = Conditions(batch.states, batch.pooled, sketch, heard)
         with torch.autocast("cpu", torch.bfloat16):
-            made = rollout(model, conditions, blocks, Sampling(sampler.schedule(steps)), seeded_noise(0, len(choices), model))
+            sampling = Sampling(sampler.schedule(steps, sampler.Spacing.EVEN))
+            made = rollout(model, conditions, blocks, sampling, seeded_noise(0, len(choices), model))
         difference = pairs.encoder.mel_of(made.float()) - pairs.encoder.mel_of(batch.target)
         found[f"{name} dB"] = round(float(difference.abs().mean()) * codec.DB_PER_UNIT, 2)
         found[f"{name} level"] = round(float(difference.mean()) * codec.DB_PER_UNIT, 2)

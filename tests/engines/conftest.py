@@ -15,6 +15,7 @@ from engines.lmdm import config, text
 from engines.lmdm.config import ModelConfig, Regime
 from engines.lmdm.decoder import SpectrumNet
 from engines.lmdm.model import LMDM
+from engines.lmdm.sampler import Spacing
 from tests.lmdm.conftest import lively
 
 SMALL = ModelConfig(64, 2, 2, text.CHANNELS, text.TOKENS, context_blocks=3, sketch_channels=config.SKETCH_CHANNELS, partner=True)
@@ -32,7 +33,7 @@ def pack_small(folder: Path, regime: Regime) -> tuple[Bundle, LMDM, Parity]:
     net.encoder.fit(torch.randn(3000, 512) @ torch.randn(512, 512) * 0.03)
     files, parity = build_files(model, net, [random_prompt(1), random_prompt(2)])
     path = folder / f"{regime.value}.ghost"
-    recipe = Recipe("small", "1", "2026-01-01", 3, 1.0, True)
+    recipe = Recipe("small", "1", "2026-01-01", 3, Spacing.EVEN, 1.0, True)
     write_bundle(path, manifest_of(recipe, model, parity, ["first", "second"]), files)
     return Bundle.open(path), model, parity
 

@@ -58,7 +58,8 @@ def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: floa
     told = lambda rows: torch.cat([torch.ones(1, 64, 1), torch.cat(rows, 1)], 2)  # noqa: E731
     states, pooled = (torch.tensor(engine.weights.array(f"prompt/1/{part}")).float() for part in ("states", "pooled"))
     conditions = Conditions(states, pooled, told(sketches), told(heard))
-    expected = rollout(model, conditions, 8, Sampling(sampler.schedule(3), guidance=guidance), seeded_noise(11, 1, model))
+    sampling = Sampling(sampler.schedule(3, sampler.Spacing.EVEN), guidance=guidance)
+    expected = rollout(model, conditions, 8, sampling, seeded_noise(11, 1, model))
     np.testing.assert_allclose(np.concatenate(made, 1), expected.numpy(), atol=1e-3, rtol=1e-4)
 
 

@@ -12,6 +12,7 @@ from engines.lmdm import sampler, visibility
 from engines.lmdm.config import Regime
 from engines.lmdm.model import LMDM
 from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
+from engines.lmdm.sampler import Spacing
 
 TOLERANCE = 1e-5
 BLOCKS = 50
@@ -52,7 +53,7 @@ def uncached_velocity(model: LMDM, told: Conditions, made: Tensor, noisy: Tensor
 
 @torch.no_grad()
 def test_cached_equals_uncached_over_50_blocks(model: LMDM) -> None:
-    told, noise, times = conditions(model, BLOCKS), seeded_noise(1, 1, model), sampler.schedule(2)
+    told, noise, times = conditions(model, BLOCKS), seeded_noise(1, 1, model), sampler.schedule(2, Spacing.LOG_SNR)
     cached = rollout(model, told, BLOCKS, Sampling(times), noise)
     made = cached[:, :0]
     for block in range(BLOCKS):
@@ -100,7 +101,7 @@ def test_the_future_has_no_influence(model: LMDM) -> None:
     told = conditions(model, blocks)
     assert told.sketch is not None
     told.sketch.requires_grad_(True)
-    made = rollout(model, told, blocks, Sampling(sampler.schedule(2)), seeded_noise(3, 1, model))
+    made = rollout(model, told, blocks, Sampling(sampler.schedule(2, Spacing.LOG_SNR)), seeded_noise(3, 1, model))
     (gradient,) = torch.autograd.grad(made[:, n : 2 * n].sum(), told.sketch)
     assert gradient[:, 2 * n :].abs().max() == 0
     assert gradient[:, n : 2 * n].abs().max() > 0
@@ -119,23 +120,25 @@ def test_text_never_reaches_the_context(causal: LMDM) -> None:
     torch.testing.assert_close(skipped, keys, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("spacing", list(Spacing))
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
-def test_schedule_ends_are_exact(steps: int) -> None:
-    times = sampler.schedule(steps)
+def test_schedule_ends_are_exact(steps: int, spacing: Spacing) -> None:
+    times = sampler.schedule(steps, spacing)
     assert times[0] == 1.0
     assert times[-1] == 0.0
     assert len(times) == steps + 1
     assert all(a > b for a, b in pairwise(times))
 
 
+@pytest.mark.parametrize("spacing", list(Spacing))
 @torch.no_grad()
-def test_samplers_recover_the_clean_latents_from_a_true_velocity() -> None:
+def test_samplers_recover_the_clean_latents_from_a_true_velocity(spacing: Spacing) -> None:
     torch.manual_seed(0)
     clean, noise = torch.randn(2, 8), torch.randn(2, 8)
     for steps in (1, 3):
         for ping_pong in (False, True):
             x = noise
-            for t, t_next in pairwise(sampler.schedule(steps)):
+            for t, t_next in pairwise(sampler.schedule(steps, spacing)):
                 v = (x - clean) / t
                 x = sampler.ping_pong(x, v, t, t_next, noise) if ping_pong else sampler.euler(x, v, t, t_next)
             torch.testing.assert_close(x, clean, atol=1e-5, rtol=0)
