@@ -1,6 +1,6 @@
 """Stage 1: train an LMDM by flow matching on packed [clean | target] blocks (arXiv 2605.22717, fine-tuning stage).
 
-    python -m engines.train.pretrain --data build/data --codec build/codec.pt --out build/lmdm.pt --steps 20000
+    python -m engines.train.pretrain --data build/data --codec build/codec.pt --out build/lmdm.pt --steps 4800
 
 Each of the n blocks of a window is a target with its own noise level, beside a clean copy that later blocks see: what a target sees
 here is exactly what it sees when streaming. Resumes from `--out`; random draws follow from the step, so a resumed run goes
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--codec", type=Path, default=Path("build/codec.pt"))
     parser.add_argument("--out", type=Path, default=Path("build/lmdm.pt"))
     parser.add_argument("--preset", choices=tuple(PRESETS), default="reference")
-    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--every", type=int, default=500)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
