@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--created", default=date.today().isoformat())
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--spacing", choices=[s.value for s in Spacing], default=Spacing.EVEN.value)
-    parser.add_argument("--guidance", type=float, default=2.0, help="classifier-free guidance; 1 is none")
+    parser.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
     parser.add_argument("--partner", action=argparse.BooleanOptionalAction, default=True, help="tell what was heard beside its sketch")
     args = parser.parse_args()
     torch.set_num_threads(1)
