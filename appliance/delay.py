@@ -133,10 +133,11 @@ class WetBus:
         tap, other = self._tap, self._next if self._sweeping else self._tap
         if tap.place < 0 or other.place < 0:
             return
-        if not (tap.share.one and other.share.one):
+        answered = tap.share.one and other.share.one
+        if not answered:
             self.counters.add(Counter.FALLBACK_FRAMES, self._frames)
         if not self.sounds and _mean_square(tap.plain) > _SOUNDING and _mean_square(other.plain) > _SOUNDING:
-            self.counters.add(Counter.SILENT_FRAMES, self._frames)
+            self.counters.add(Counter.RESTING_FRAMES if answered else Counter.SILENT_FRAMES, self._frames)
 
     def _reject(self) -> None:
         """What the engine wrote is no audio: the plain delay, at once."""

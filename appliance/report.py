@@ -53,7 +53,8 @@ class Report:
     prefilled_blocks: int  # heard, but not answered
     late_blocks: int
     xruns: int  # of capture and playback, and gaps that the card did not report
-    silent_frames: int
+    silent_frames: int  # wet was due, and neither engine nor plain delay was heard
+    resting_frames: int  # the engine's own answer, on time, was silence although the guitar was not silent
     fallback_frames: int  # in which the plain delay stood in for the engine
     clipped_frames: int
     slack_ms: Numbers
@@ -91,6 +92,7 @@ def collect(memory: SharedMemory, session: Session) -> Report:
         late_blocks=audio.get(Counter.LATE_BLOCKS),
         xruns=sum(audio.get(counter) for counter in (Counter.CAPTURE_XRUNS, Counter.PLAYBACK_XRUNS, Counter.GAPS)),
         silent_frames=audio.get(Counter.SILENT_FRAMES),
+        resting_frames=audio.get(Counter.RESTING_FRAMES),
         fallback_frames=audio.get(Counter.FALLBACK_FRAMES),
         clipped_frames=audio.get(Counter.CLIPPED_FRAMES),
         slack_ms=spread(slack_ms(rows), "min", "p50", "p99"),
@@ -148,7 +150,7 @@ def _rows(report: Report) -> Iterator[tuple[str, str, bool | None]]:
     yield "blocks", f"{report.blocks} of {report.block_ms:.0f} ms, {report.late_blocks} late", report.late_blocks > 0
     yield "block compute", f"{_shown(report.block_compute_ms)}; real-time factor {_number(report.rtf)}", None
     yield "slack", _shown(report.slack_ms), (report.slack_ms["min"] or 0) < 0
-    yield "silent frames", f"{report.silent_frames}", report.silent_frames > 0
+    yield "silent frames", f"{report.silent_frames} (and {report.resting_frames} in which the engine rests)", report.silent_frames > 0
     yield "xruns", f"{report.xruns}", report.xruns > 0
     yield "audio per period", f"{_shown(report.period_work_us, 'µs')} ({report.period_frames} frames)", None
     yield "engine ready after", f"{_number(report.startup_s)} s", None

@@ -37,6 +37,7 @@ class Counter(IntEnum):
     CLIPPED_FRAMES = 10  # frames that would have gone over full scale without the limiter
     MAX_WORK_US = 11  # longest work of one period
     STARTS = 12  # of the audio process
+    RESTING_FRAMES = 13  # as SILENT_FRAMES, but what was heard is the engine's own answer, on time: it chose to be silent
 
 
 class WorkerCounter(IntEnum):
