@@ -88,7 +88,7 @@ def show(report: dict[str, Any]) -> None:
     table = Table("what", "CPU", "of what there is", title=f"engine {block['engine']}, {block['steps']} steps, one thread")
     table.add_row("block, median", f"{block['p50_ms']:.1f} ms", f"{block['p50_ms'] / block['block_ms']:.1%} of {block['block_ms']:.0f} ms")
     table.add_row("block, p99", f"{block['p99_ms']:.1f} ms", f"{block['p99_share']:.1%}")
-    table.add_row("late blocks over early ones", f"{block['late_over_early']:.3f}", "1 when cost does not grow")
+    table.add_row("last tenth of the blocks over the first", f"{block['late_over_early']:.3f}", "1 when cost does not grow")
     table.add_row("memory grown", f"{block['grown_mb']:.1f} MB", "")
     table.add_row("audio period of 128 frames", f"{report['period_us']:.1f} us", f"{report['period_us'] / 2902:.1%} of 2.9 ms")
     console.print(table)

@@ -27,7 +27,15 @@ from engines.lmdm.config import ModelConfig, Regime
 Array = NDArray[np.float32]
 
 HIDDEN = np.float32(-1e9)  # visibility.HIDDEN: the attention bias of a row that nobody may see
+KNEE = 0.8  # magnitude up to which the answer is left as it is
 NULL_PROMPT = -1  # the index of no words at all, which guidance steers away from
+
+
+def soften(audio: Audio) -> Audio:
+    """Bend what is beyond KNEE so that it stays below full scale: a loud attack may be answered louder than a converter can play."""
+    size = np.abs(audio)
+    bent = KNEE + (1 - KNEE) * np.tanh((size - KNEE) / (1 - KNEE))
+    return np.where(size > KNEE, np.copysign(bent, audio), audio).astype(np.float32)
 
 
 class Rotary:
@@ -148,7 +156,7 @@ class StreamingEngine:
         clean = self._denoise(self._target(latents, sketch), self.told(controls.prompt), steps, stamp)
         self.state.pending = clean
         self.state.block += 1
-        samples = self._decode(clean)
+        samples = soften(self._decode(clean))
         stamp("decoded")
         return samples
 

@@ -15,7 +15,7 @@ from engines.lmdm import sampler
 from engines.lmdm.config import Regime
 from engines.lmdm.model import LMDM
 from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
-from engines.lmdm.stream import StreamingEngine
+from engines.lmdm.stream import StreamingEngine, soften
 from engines.ort import OrtBackend
 
 Packed = Callable[[Regime], tuple[Bundle, LMDM, dict[str, dict[str, float]]]]
@@ -122,6 +122,15 @@ def test_steps_and_prompt_follow_the_controls(packed: Packed) -> None:
         steps = min(controls.steps or engine.spec.steps, engine.spec.max_steps)
         assert stamps == ["encoded", *["step"] * steps, "decoded"]
     assert not np.array_equal(answers[0], answers[3])
+
+
+def test_an_answer_never_exceeds_full_scale_and_is_left_alone_below_the_knee() -> None:
+    audio = np.linspace(-4, 4, 4001, dtype=np.float32)
+    soft = soften(audio)
+    assert np.abs(soft).max() <= 1
+    assert (np.diff(soft) >= 0).all()
+    quiet = np.abs(audio) <= 0.8
+    assert np.array_equal(soft[quiet], audio[quiet])
 
 
 def test_cost_and_memory_do_not_grow(packed: Packed) -> None:
