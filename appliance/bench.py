@@ -78,7 +78,7 @@ def measure_regimes() -> list[dict[str, Any]] | None:
     """Caching against none, in a process of its own; None where torch, which builds the graphs, is not installed."""
     if find_spec("torch") is None:
         return None
-    done = subprocess.run([*REGIMES, "--json"], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(REGIMES, stdout=subprocess.PIPE, check=True)
     found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return found
 

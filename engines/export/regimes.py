@@ -1,6 +1,6 @@
 """What a block costs, uncached and cached: one model, one set of weights, one run, one thread of ONNX Runtime.
 
-    python -m engines.export.regimes [--json]
+    python -m engines.export.regimes
 
 Three ways to make a block of 10 latents after 230 (the paper's generative delay): ordinary outpainting, which recomputes the whole
 window in every denoising step; enc-dec, which recomputes the context once per block; block-causal, which commits only the newest
@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 
 from engines.backend import Graph, Weights
@@ -115,26 +114,12 @@ def measure(config: ModelConfig = DELAY, rounds: int = 15) -> list[Cost]:
     return [Cost(way, steps, medians[way, steps], medians["uncached", steps] / medians[way, steps]) for way, steps in times]
 
 
-def table(costs: list[Cost], config: ModelConfig = DELAY) -> Table:
-    """One row per way, one column per step count."""
-    title = f"CPU ms per block, {config.context_latents} + {config.block_latents} latents (times faster than uncached)"
-    shown = Table("", *(f"{steps} step{'s' * (steps > 1)}" for steps in STEPS), title=title)
-    for way in dict.fromkeys(cost.way for cost in costs):
-        shown.add_row(way, *(f"{c.block_ms:.1f}  ({c.speed_up:.1f}x)" for c in costs if c.way == way))
-    return shown
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Cost of a block in each caching regime.")
-    parser.add_argument("--json", action="store_true")
+    parser = argparse.ArgumentParser(description="Cost of a block in each caching regime, as JSON; `ghostnote bench` shows it as a table.")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    costs = measure(rounds=args.rounds)
-    if args.json:
-        print(json.dumps([vars(cost) for cost in costs]))
-    else:
-        Console().print(table(costs))
+    print(json.dumps([vars(cost) for cost in measure(rounds=args.rounds)]))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class ModelConfig:
         return (self.latent_channels + 1) * (2 if self.partner else 1)
 
 
+HIDDEN = -1e9  # added to an attention logit that must not count; finite, so that a token which sees nothing else still gives numbers
 SKETCH_CHANNELS = 132  # engines.lmdm.sketch.CHANNELS, which needs torch; a test holds them together
 
 PRESETS: dict[str, ModelConfig] = {

@@ -22,11 +22,10 @@ from engines.backend import Backend, Weights
 from engines.bundle import Bundle
 from engines.engine import Audio, EngineControls, Stamp, no_stamp
 from engines.lmdm import sampler
-from engines.lmdm.config import ModelConfig, Regime
+from engines.lmdm.config import HIDDEN, ModelConfig, Regime
 
 Array = NDArray[np.float32]
 
-HIDDEN = np.float32(-1e9)  # visibility.HIDDEN: the attention bias of a row that nobody may see
 KNEE = 0.8  # magnitude up to which the answer is left as it is
 NULL_PROMPT = -1  # the index of no words at all, which guidance steers away from
 
@@ -61,7 +60,7 @@ class Cache:
     @classmethod
     def empty(cls, config: ModelConfig) -> Cache:
         shape = (config.layers, 1, config.heads, config.context_latents, config.head_width)
-        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.full(config.context_latents, HIDDEN))
+        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.full(config.context_latents, HIDDEN, np.float32))
 
     def inputs(self) -> dict[str, Array]:
         return {"cache_bias": self.bias, "cache_keys": self.keys, "cache_values": self.values}
@@ -99,6 +98,7 @@ class LmdmFacts:
 
     config: ModelConfig
     spacing: sampler.Spacing
+    ping_pong: bool  # fresh noise between steps, for post-trained models; Euler steps where not
     guidance: float  # classifier-free guidance towards the words; 1 is none and costs nothing
     use_partner: bool  # whether the target is also told the latents that were heard, beside their sketch
     history_frames: int  # samples of input that the analysis reaches back to
@@ -109,7 +109,8 @@ class LmdmFacts:
         config = ModelConfig(**{**facts["config"], "regime": Regime(facts["config"]["regime"])})
         state = tuple(facts["decoder_state"])
         spacing, guidance = sampler.Spacing(facts["spacing"]), float(facts["guidance"])
-        return cls(config, spacing, guidance, bool(facts["use_partner"]), int(facts["history_frames"]), state)
+        ping_pong, partner = bool(facts.get("ping_pong", False)), bool(facts["use_partner"])
+        return cls(config, spacing, ping_pong, guidance, partner, int(facts["history_frames"]), state)
 
 
 class StreamingEngine:
@@ -208,7 +209,9 @@ class StreamingEngine:
                 null = self.told(NULL_PROMPT)
                 v_null = self._step({**inputs, "told": null.levels[steps][step], **null.text})
                 v = sampler.guide(v, v_null, np.float32(self.facts.guidance))
-            x = sampler.euler(x, v, np.float32(times[step]), np.float32(times[step + 1]))
+            t, t_next = np.float32(times[step]), np.float32(times[step + 1])
+            fresh = sampler.block_noise(state.seed, state.block, step + 1, shape) if self.facts.ping_pong else None
+            x = sampler.euler(x, v, t, t_next) if fresh is None else sampler.ping_pong(x, v, t, t_next, fresh)
             stamp("step")
         return x
 

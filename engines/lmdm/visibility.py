@@ -4,7 +4,7 @@ A target block sees itself, its own global token and the W clean blocks before i
 blocks that end with itself; in the enc-dec regime, all W of its window. Blocks that never were (before the start, or
 dropped) are seen by nobody. Positions are absolute latents; a target's global token sits just before the window it sees.
 
-Shapes: T token, P past token. Runs in: training and streaming (numpy-free: plain torch), and as constants in graphs.
+Shapes: T token. Runs in: training and export, where it becomes constants of the graphs that stream.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engines.lmdm.config import ModelConfig
-
-HIDDEN = -1e9  # added to a logit; finite, so that a token which sees nothing else still gives numbers
+from engines.lmdm.config import HIDDEN, ModelConfig
 
 
 def as_bias(visible: Tensor) -> Tensor:

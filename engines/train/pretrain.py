@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from engines.lmdm import codec, sampler, visibility
-from engines.lmdm.config import PRESETS
+from engines.lmdm.config import HIDDEN, PRESETS
 from engines.lmdm.model import LMDM
 from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
 from engines.train import checkpoint
@@ -93,7 +93,7 @@ def pack(batch: Batch, recipe: Recipe, visible: Tensor, per_block: int, rng: tor
     oldest = torch.where(fate > 1 - recipe.drop_context, torch.full_like(oldest, blocks), oldest)
     kept = visibility.block_of(blocks, per_block)[None] >= oldest[:, None]  # (B, clean tokens)
     bias = visibility.as_bias(visible).repeat(count, 1, 1)
-    bias[:, :, : kept.shape[1]].masked_fill_(~kept[:, None], visibility.HIDDEN)
+    bias[:, :, : kept.shape[1]].masked_fill_(~kept[:, None], HIDDEN)
     told = (chance(count) >= recipe.drop_text).float()
     return Packed(
         clean, (1 - t) * batch.target + t * noise, noise - batch.target, times,

@@ -39,13 +39,13 @@ def test_every_graph_output_is_within_1e_4_of_torch(packed: Packed, regime: Regi
 
 
 @REGIMES
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize(("guidance", "ping_pong"), [(1.0, False), (3.0, False), (1.0, True)])
 @torch.no_grad()
-def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: float) -> None:
+def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: float, ping_pong: bool) -> None:
     """Eight blocks through the exported graphs give the latents of the torch rollout that training uses."""
     bundle, model, _ = packed(regime)
     engine = StreamingEngine(bundle, OrtBackend())
-    engine.facts = replace(engine.facts, guidance=guidance)
+    engine.facts = replace(engine.facts, guidance=guidance, ping_pong=ping_pong)
     engine.reset(11)
     made, heard, sketches = [], [], []
     for block in guitar(8, engine.spec.block_frames):
@@ -58,7 +58,7 @@ def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: floa
     told = lambda rows: torch.cat([torch.ones(1, 64, 1), torch.cat(rows, 1)], 2)  # noqa: E731
     states, pooled = (torch.tensor(engine.weights.array(f"prompt/1/{part}")).float() for part in ("states", "pooled"))
     conditions = Conditions(states, pooled, told(sketches), told(heard))
-    sampling = Sampling(sampler.schedule(3, sampler.Spacing.EVEN), guidance=guidance)
+    sampling = Sampling(sampler.schedule(3, sampler.Spacing.EVEN), ping_pong, guidance)
     expected = rollout(model, conditions, 8, sampling, seeded_noise(11, 1, model))
     np.testing.assert_allclose(np.concatenate(made, 1), expected.numpy(), atol=1e-3, rtol=1e-4)
 
