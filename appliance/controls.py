@@ -23,6 +23,11 @@ class Control(IntEnum):
     TRAILS = 6  # 0: bypass also mutes the wet
     PROMPT = 7  # index into the engine's prompts
     STEPS = 8  # denoising steps; 0: the engine's own choice
+    SECOND_PROMPT = 9  # what MORPH leads to
+    MORPH = 10  # weight of the second prompt, 0 .. 1
+    STRAY = 11  # how far the answer may leave what was played, 0 .. 1
+    FREEZE = 12  # 1: the engine goes on from what it answered and hears nothing new
+    JAM = 13  # 1: accompany instead of transform
     RUNNING = 15  # 0 asks audio and worker to end
 
 

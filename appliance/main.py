@@ -33,7 +33,7 @@ from appliance.slot import Slot, SlotState
 from appliance.stats import Counter, Counters
 from appliance.worker import WorkerSettings
 from engines.bundle import locate, read_spec, verify
-from hw.board import open_board
+from hw.board import ControlEvent, open_board
 
 log = logging.getLogger("ghostnote")
 
@@ -149,7 +149,7 @@ class Supervisor:
         self._follow_audio()
         self._follow_slot()
         for event in self.board.poll(self.seconds):
-            refused = self.player.apply(event)
+            refused = self.player.apply(event) if isinstance(event, ControlEvent) else None
             if refused:
                 log.warning("%s", refused)
         now = time.monotonic()

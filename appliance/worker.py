@@ -119,9 +119,19 @@ class Worker:
         return bool(self.ledger.row(start)["start"] == start)
 
     def _wishes(self) -> EngineControls:
-        spec = self.engine.spec
-        prompt, steps = int(self.controls.get(Control.PROMPT)), int(self.controls.get(Control.STEPS))
-        return EngineControls(min(max(prompt, 0), len(spec.prompts) - 1), min(max(steps, 0), spec.max_steps))
+        spec, get = self.engine.spec, self.controls.get
+        whole = lambda control, most: min(max(int(get(control)), 0), most)  # noqa: E731
+        share = lambda control: min(max(get(control), 0.0), 1.0)  # noqa: E731
+        last = len(spec.prompts) - 1
+        return EngineControls(
+            prompt=whole(Control.PROMPT, last),
+            steps=whole(Control.STEPS, spec.max_steps),
+            second_prompt=whole(Control.SECOND_PROMPT, last),
+            morph=share(Control.MORPH),
+            stray=share(Control.STRAY),
+            freeze=get(Control.FREEZE) >= 0.5,
+            jam=get(Control.JAM) >= 0.5,
+        )
 
     def _lose_the_thread(self, position: int) -> None:
         """What was missed is no longer there to be heard: forget everything, and go on with the newest whole block."""

@@ -40,6 +40,11 @@ class EngineControls:
 
     prompt: int = 0  # index into EngineSpec.prompts
     steps: int = 0  # denoising steps; 0 means the engine's own choice
+    second_prompt: int = 0  # what `morph` leads to
+    morph: float = 0.0  # weight of the second prompt, 0..1
+    stray: float = 0.0  # how far the answer may leave what was played: 0 follows every note .. 1 plays freely
+    freeze: bool = False  # go on from what was answered, hear nothing new
+    jam: bool = False  # accompany what was played instead of transforming it
 
 
 class Engine(Protocol):

@@ -1,7 +1,10 @@
-"""Footswitches and knobs, as timed events.
+"""What a player moves and sees: switches, knobs and lights, as timed events in one direction and colours in the other.
 
     "script:set.txt"    a text file of timed events (hw/script.py says how it reads)
     "none"              no board: the config's values stay
+
+A board reports what was moved (SwitchEvent, KnobEvent); what that means is decided by the player's mapping, in the main process.
+A script, MIDI or a key press may also name the control itself (ControlEvent).
 
 Runs in: the main process.
 """
@@ -9,11 +12,14 @@ Runs in: the main process.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from enum import IntEnum
+from typing import Protocol, Union
 
 SWITCHES = ("bypass", "kill_dry", "trails")
 TEXTS = ("prompt", "subdivision")  # a prompt may also be a number
 CONTROL_NAMES = ("mix", "repeats", "level", *SWITCHES, "delay_ms", "subdivision", "tap", "prompt", "steps")
+
+EXPRESSION = 6  # index of the expression pedal among the knobs; 0 to 5 are the pots, left to right
 
 
 class BoardError(Exception):
@@ -33,9 +39,74 @@ class ControlEvent:
     value: float | str
 
 
+@dataclass(frozen=True)
+class SwitchEvent:
+    """At `seconds` on the audio clock footswitch `switch` (0 is the leftmost) went down, or up again. Debounced."""
+
+    seconds: float
+    switch: int
+    down: bool
+
+
+@dataclass(frozen=True)
+class KnobEvent:
+    """At `seconds` on the audio clock knob `knob` (0 to 5, or EXPRESSION) came to stand at `value`, 0 .. 1."""
+
+    seconds: float
+    knob: int
+    value: float
+
+
+BoardEvent = Union[ControlEvent, SwitchEvent, KnobEvent]
+
+
+class Colour(IntEnum):
+    """What a light can show; the numbers go over the wire."""
+
+    OFF = 0
+    RED = 1
+    AMBER = 2
+    GREEN = 3
+    BLUE = 4
+    VIOLET = 5
+    WHITE = 6
+
+
+class Pattern(IntEnum):
+    """How a light shows it; the numbers go over the wire."""
+
+    STEADY = 0
+    SLOW_BLINK = 1
+    FAST_BLINK = 2
+
+
+@dataclass(frozen=True)
+class Light:
+    """One RGB LED."""
+
+    colour: Colour = Colour.OFF
+    pattern: Pattern = Pattern.STEADY
+
+
+@dataclass(frozen=True)
+class Lights:
+    """Everything that the board shows, sent whenever it changes."""
+
+    status: Light = Light()  # how far the pedal is: dry, plain delay, engine
+    deadline: Light = Light()  # on time, close, or fallback
+    switches: tuple[Light, ...] = ()  # one beside each footswitch
+    clip: bool = False
+    beat_seconds: float = 0.0  # what the tap light blinks; 0: it is dark
+
+
 class BoardPort(Protocol):
-    def poll(self, until_seconds: float) -> list[ControlEvent]:
+    """A surface. Everything may vanish and come back: that is counted and shown, never raised."""
+
+    def poll(self, until_seconds: float) -> list[BoardEvent]:
         """Events due up to `until_seconds` on the audio clock, oldest first, each given once. Never blocks."""
+
+    def show(self, lights: Lights, alive: bool) -> None:
+        """Called every tick. `alive` is false when audio makes no progress: a board then puts its relay to true bypass."""
 
     def close(self) -> None: ...
 

@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from hw.board import CONTROL_NAMES, SWITCHES, TEXTS, BoardError, ControlEvent
+from hw.board import CONTROL_NAMES, SWITCHES, TEXTS, BoardError, BoardEvent, ControlEvent, Lights
 
 _SWITCH_VALUES = {"on": 1.0, "off": 0.0, "1": 1.0, "0": 0.0}
 
@@ -39,11 +39,14 @@ class ScriptBoard:
             raise BoardError(f"script {path} is not a text file: write one event per line, such as `0:02.5 mix 0.8`") from error
         return cls(parse_script(text, str(path)))
 
-    def poll(self, until_seconds: float) -> list[ControlEvent]:
+    def poll(self, until_seconds: float) -> list[BoardEvent]:
         first = self._next
         while self._next < len(self._events) and self._events[self._next].seconds <= until_seconds:
             self._next += 1
-        return self._events[first : self._next]
+        return [*self._events[first : self._next]]
+
+    def show(self, lights: Lights, alive: bool) -> None:
+        """A script has no lights."""
 
     def close(self) -> None:
         self._next = len(self._events)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.controls import Control
-from hw.board import CONTROL_NAMES, SWITCHES, BoardError, ControlEvent, open_board
+from hw.board import CONTROL_NAMES, SWITCHES, BoardError, BoardEvent, ControlEvent, open_board
 from hw.script import ScriptBoard, parse_script
 
 SCRIPT = """
@@ -97,7 +97,7 @@ def test_no_board_has_no_events() -> None:
 @given(st.lists(st.floats(0, 100), max_size=20), st.lists(st.floats(0, 120), max_size=20))
 def test_each_event_comes_once_in_time_and_in_order(times: list[float], polls: list[float]) -> None:
     board = ScriptBoard([ControlEvent(seconds, "level", float(index)) for index, seconds in enumerate(times)])
-    heard: list[ControlEvent] = []
+    heard: list[BoardEvent] = []
     for until in sorted(polls):
         given_now = board.poll(until)
         assert all(event.seconds <= until for event in given_now)
