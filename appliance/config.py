@@ -90,6 +90,7 @@ class EngineConfig:
 
     bundle: str = _text("reference", '"reference", "echo" or the path of a bundle')
     prompt: str = _text("", "one of the engine's prompts, or its number; empty is the first")
+    second_prompt: str = _text("", "what morph leads to: a prompt or its number; empty is the first")
     steps: int = _whole(0, 0, 16)  # denoising steps per block; 0: the engine's own choice
     threads: int = _whole(1, 1, 16)
     budget_ms: float = _number(0.0, 0.0, 2_000.0)  # what the engine may take for a block; 0: half a block
@@ -111,6 +112,10 @@ class ControlsConfig:
     delay_ms: float = _number(0.0, 0.0, MAX_DELAY_MS)  # from playing to answer; 0, or less than the engine's minimum: that minimum
     repeats: float = _number(0.0, 0.0, 0.95)
     level: float = _number(1.0, 0.0, 2.0)
+    morph: float = _number(0.0, 0.0, 1.0)  # from the prompt to the second prompt
+    stray: float = _number(0.0, 0.0, 1.0)  # 0: follows what is played .. 1: plays freely
+    freeze: bool = _switch(False)
+    jam: bool = _switch(False)
     kill_dry: bool = _switch(False)
     bypass: bool = _switch(False)
     trails: bool = _switch(True)

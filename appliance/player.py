@@ -18,8 +18,13 @@ from appliance.tempo import Subdivision, TapTempo, fit_delay
 from engines.engine import EngineSpec
 from hw.board import CONTROL_NAMES, ControlEvent
 
-SWITCHES = {"bypass": Control.BYPASS, "kill_dry": Control.KILL_DRY, "trails": Control.TRAILS}
-KNOBS = {"mix": Control.MIX, "repeats": Control.REPEATS, "level": Control.LEVEL}
+SWITCHES = {
+    "bypass": Control.BYPASS, "kill_dry": Control.KILL_DRY, "trails": Control.TRAILS, "freeze": Control.FREEZE, "jam": Control.JAM,
+}
+KNOBS = {
+    "mix": Control.MIX, "repeats": Control.REPEATS, "level": Control.LEVEL, "morph": Control.MORPH, "stray": Control.STRAY,
+}
+PROMPTS = {"prompt": Control.PROMPT, "second_prompt": Control.SECOND_PROMPT}
 
 
 def find_prompt(wish: str | float, spec: EngineSpec) -> int:
@@ -56,7 +61,9 @@ class Player:
             self.controls.set(control, float(getattr(wishes, name)))
         self.subdivision = Subdivision.from_label(wishes.subdivision)
         self._delay(wishes.delay_ms)
-        self.controls.set(Control.PROMPT, find_prompt(config.engine.prompt, self.spec) if config.engine.prompt else 0)
+        for name, control in PROMPTS.items():
+            wish = getattr(config.engine, name)
+            self.controls.set(control, find_prompt(wish, self.spec) if wish else 0)
         self.controls.set(Control.STEPS, min(config.engine.steps, self.spec.max_steps))
 
     @property
@@ -75,8 +82,8 @@ class Player:
         name, value = event.control, event.value
         if name == "tap":
             self._beat(self.tempo.stamp(event.seconds))
-        elif name == "prompt":
-            self.controls.set(Control.PROMPT, find_prompt(value, self.spec))
+        elif name in PROMPTS:
+            self.controls.set(PROMPTS[name], find_prompt(value, self.spec))
         elif name == "steps":
             self.controls.set(Control.STEPS, min(max(int(value), 0), self.spec.max_steps))
         elif name == "subdivision":

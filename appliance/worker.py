@@ -119,19 +119,20 @@ class Worker:
         return bool(self.ledger.row(start)["start"] == start)
 
     def _wishes(self) -> EngineControls:
-        spec, get = self.engine.spec, self.controls.get
-        whole = lambda control, most: min(max(int(get(control)), 0), most)  # noqa: E731
-        share = lambda control: min(max(get(control), 0.0), 1.0)  # noqa: E731
+        spec = self.engine.spec
         last = len(spec.prompts) - 1
         return EngineControls(
-            prompt=whole(Control.PROMPT, last),
-            steps=whole(Control.STEPS, spec.max_steps),
-            second_prompt=whole(Control.SECOND_PROMPT, last),
-            morph=share(Control.MORPH),
-            stray=share(Control.STRAY),
-            freeze=get(Control.FREEZE) >= 0.5,
-            jam=get(Control.JAM) >= 0.5,
+            prompt=int(self._within(Control.PROMPT, last)),
+            steps=int(self._within(Control.STEPS, spec.max_steps)),
+            second_prompt=int(self._within(Control.SECOND_PROMPT, last)),
+            morph=self._within(Control.MORPH, 1),
+            stray=self._within(Control.STRAY, 1),
+            freeze=self._within(Control.FREEZE, 1) >= 0.5,
+            jam=self._within(Control.JAM, 1) >= 0.5,
         )
+
+    def _within(self, control: Control, most: float) -> float:
+        return min(max(self.controls.get(control), 0.0), most)
 
     def _lose_the_thread(self, position: int) -> None:
         """What was missed is no longer there to be heard: forget everything, and go on with the newest whole block."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol, Union
+from typing import Protocol
 
-SWITCHES = ("bypass", "kill_dry", "trails")
-TEXTS = ("prompt", "subdivision")  # a prompt may also be a number
-CONTROL_NAMES = ("mix", "repeats", "level", *SWITCHES, "delay_ms", "subdivision", "tap", "prompt", "steps")
+SWITCHES = ("bypass", "kill_dry", "trails", "freeze", "jam")
+TEXTS = ("prompt", "second_prompt", "subdivision")  # a prompt may also be a number
+KNOBS = ("mix", "repeats", "level", "morph", "stray")
+CONTROL_NAMES = (*KNOBS, *SWITCHES, *TEXTS, "delay_ms", "tap", "steps")
 
 EXPRESSION = 6  # index of the expression pedal among the knobs; 0 to 5 are the pots, left to right
 
@@ -57,7 +58,7 @@ class KnobEvent:
     value: float
 
 
-BoardEvent = Union[ControlEvent, SwitchEvent, KnobEvent]
+BoardEvent = ControlEvent | SwitchEvent | KnobEvent
 
 
 class Colour(IntEnum):

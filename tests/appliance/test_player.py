@@ -78,7 +78,7 @@ def test_an_unknown_prompt_names_the_known(wish: str, says: str) -> None:
 
 
 def test_every_event_that_a_board_knows_does_something() -> None:
-    values = {"prompt": "choir", "subdivision": "1/8", "steps": 3, "delay_ms": 2_000, "tap": 1}
+    values = {"prompt": "choir", "second_prompt": "choir", "subdivision": "1/8", "steps": 3, "delay_ms": 2_000, "tap": 1}
     for name in CONTROL_NAMES:
         one = player()
         before = one.controls.values.copy(), one.subdivision, one.tempo._last
