@@ -8,77 +8,29 @@ Runs in: the main process.
 
 from __future__ import annotations
 
-import difflib
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from appliance.rules import ConfigError, check_names, choice, number, read_table, read_toml, switch, text, whole
 from appliance.tempo import Subdivision
 from hw.audio import SAMPLE_FORMATS, AudioFormat
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+__all__ = ["MAX_DELAY_MS", "Config", "ConfigError", "ControlsConfig", "load_config", "parse_config"]
 
 MAX_DELAY_MS = 6_000.0
-
-
-class ConfigError(Exception):
-    """A configuration that can't be used: one line that says what is wrong and what is allowed."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What one key allows."""
-
-    kinds: tuple[type, ...]
-    says: str  # completes "must be ..."
-    low: float = 0.0
-    high: float = 0.0
-    options: tuple[str, ...] = ()
-
-    def accepts(self, value: object) -> bool:
-        if type(value) not in self.kinds:
-            return False
-        if isinstance(value, str):
-            return not self.options or value in self.options
-        return isinstance(value, bool) or (isinstance(value, (int, float)) and self.low <= value <= self.high)
-
-
-def _whole(default: int, low: int, high: int) -> Any:
-    return field(default=default, metadata={"rule": Rule((int,), f"a whole number from {low} to {high}", low, high)})
-
-
-def _number(default: float, low: float, high: float) -> Any:
-    return field(default=default, metadata={"rule": Rule((int, float), f"a number from {low:g} to {high:g}", low, high)})
-
-
-def _switch(default: bool) -> Any:
-    return field(default=default, metadata={"rule": Rule((bool,), "true or false")})
-
-
-def _text(default: str, says: str) -> Any:
-    return field(default=default, metadata={"rule": Rule((str,), f"a text: {says}")})
-
-
-def _choice(default: str, *options: str) -> Any:
-    return field(default=default, metadata={"rule": Rule((str,), "one of " + ", ".join(map(repr, options)), options=options)})
 
 
 @dataclass(frozen=True)
 class AudioConfig:
     """The sound card."""
 
-    port: str = _text("alsa:default", "alsa:DEVICE or file:PATH")
-    rate_hz: int = _whole(44_100, 8_000, 192_000)
-    period_frames: int = _whole(128, 16, 4_096)
-    periods: int = _whole(3, 2, 16)
-    in_channels: int = _whole(1, 1, 2)
-    out_channels: int = _whole(1, 1, 2)
-    sample_format: str = _choice("S16", *SAMPLE_FORMATS)
+    port: str = text("alsa:default", "alsa:DEVICE or file:PATH")
+    rate_hz: int = whole(44_100, 8_000, 192_000)
+    period_frames: int = whole(128, 16, 4_096)
+    periods: int = whole(3, 2, 16)
+    in_channels: int = whole(1, 1, 2)
+    out_channels: int = whole(1, 1, 2)
+    sample_format: str = choice("S16", *SAMPLE_FORMATS)
 
     def format(self) -> AudioFormat:
         return AudioFormat(self.rate_hz, self.period_frames, self.periods, self.in_channels, self.out_channels, self.sample_format)
@@ -88,49 +40,88 @@ class AudioConfig:
 class EngineConfig:
     """What answers the guitar."""
 
-    bundle: str = _text("reference", '"reference", "echo" or the path of a bundle')
-    prompt: str = _text("", "one of the engine's prompts, or its number; empty is the first")
-    second_prompt: str = _text("", "what morph leads to: a prompt or its number; empty is the first")
-    steps: int = _whole(0, 0, 16)  # denoising steps per block; 0: the engine's own choice
-    threads: int = _whole(1, 1, 16)
-    budget_ms: float = _number(0.0, 0.0, 2_000.0)  # what the engine may take for a block; 0: half a block
-    seed: int = _whole(0, 0, 2**31 - 1)
+    bundle: str = text("reference", '"reference", "echo" or the path of a bundle')
+    prompt: str = text("", "one of the engine's prompts, or its number; empty is the first")
+    second_prompt: str = text("", "what morph leads to: a prompt or its number; empty is the first")
+    steps: int = whole(0, 0, 16)  # denoising steps per block; 0: the engine's own choice
+    threads: int = whole(1, 1, 16)
+    budget_ms: float = number(0.0, 0.0, 2_000.0)  # what the engine may take for a block; 0: half a block
+    seed: int = whole(0, 0, 2**31 - 1)
 
 
 @dataclass(frozen=True)
 class BoardConfig:
     """Footswitches and knobs."""
 
-    port: str = _text("none", "script:PATH or none")
+    port: str = text("none", "script:PATH or none")
 
 
 @dataclass(frozen=True)
 class ControlsConfig:
     """Where knobs and switches stand before anyone touches them."""
 
-    mix: float = _number(0.5, 0.0, 1.0)
-    delay_ms: float = _number(0.0, 0.0, MAX_DELAY_MS)  # from playing to answer; 0, or less than the engine's minimum: that minimum
-    repeats: float = _number(0.0, 0.0, 0.95)
-    level: float = _number(1.0, 0.0, 2.0)
-    morph: float = _number(0.0, 0.0, 1.0)  # from the prompt to the second prompt
-    stray: float = _number(0.0, 0.0, 1.0)  # 0: follows what is played .. 1: plays freely
-    freeze: bool = _switch(False)
-    jam: bool = _switch(False)
-    kill_dry: bool = _switch(False)
-    bypass: bool = _switch(False)
-    trails: bool = _switch(True)
-    subdivision: str = _choice(Subdivision.QUARTER.label, *(one.label for one in Subdivision))
+    mix: float = number(0.5, 0.0, 1.0)
+    delay_ms: float = number(0.0, 0.0, MAX_DELAY_MS)  # from playing to answer; 0, or less than the engine's minimum: that minimum
+    repeats: float = number(0.0, 0.0, 0.95)
+    level: float = number(1.0, 0.0, 2.0)
+    tone: float = number(0.5, 0.0, 1.0)  # of the answer and its repeats: dark .. as it is .. thin
+    morph: float = number(0.0, 0.0, 1.0)  # from the prompt to the second prompt
+    stray: float = number(0.0, 0.0, 1.0)  # 0: follows what is played .. 1: plays freely
+    freeze: bool = switch(False)
+    jam: bool = switch(False)
+    kill_dry: bool = switch(False)
+    bypass: bool = switch(False)
+    trails: bool = switch(True)
+    subdivision: str = choice(Subdivision.QUARTER.label, *(one.label for one in Subdivision))
+
+
+@dataclass(frozen=True)
+class SwitchesConfig:
+    """What footswitches mean; each list from left to right, words of appliance/surface.py."""
+
+    press: str = text("bypass tap next_preset jam", "one action per switch")
+    hold: str = text("tuner freeze none none", "one action per switch")
+    double: str = text("none none none none", "one action per switch")
+    chords: str = text("next_bank save", "what the first two switches do together, and what the third and fourth")
+    hold_ms: float = number(500.0, 200.0, 3_000.0)
+    double_ms: float = number(300.0, 100.0, 1_000.0)
+    chord_ms: float = number(80.0, 20.0, 300.0)
+
+
+@dataclass(frozen=True)
+class KnobsConfig:
+    """What knobs and the expression pedal move."""
+
+    pots: str = text("mix time repeats morph stray tone", "one control per knob, left to right")
+    expression: str = text("none", "none, or a control and its range, such as `morph 0 1`")
+    soft_takeover: bool = switch(True)  # a knob takes hold of a value when it passes it
+
+
+@dataclass(frozen=True)
+class TunerConfig:
+    """The tuner on the dry signal."""
+
+    mute: bool = switch(True)
+    reference_hz: float = number(440.0, 400.0, 480.0)  # of the A above middle C
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    """What is kept over a power cut: presets and the last state."""
+
+    folder: str = text("", "a folder; empty is the service's own, or the user's")
+    restore: bool = switch(True)  # begin with the last state instead of [controls] and the prompts of [engine]
 
 
 @dataclass(frozen=True)
 class RealtimeConfig:
     """What is asked of the operating system; what it does not permit is said once and done without."""
 
-    priority: int = _whole(70, 0, 99)  # SCHED_FIFO priority of the audio process; 0: no real-time scheduling
-    audio_core: int = _whole(-1, -1, 1_023)  # -1: any core
-    worker_core: int = _whole(-1, -1, 1_023)
-    worker_nice: int = _whole(-10, -20, 19)  # before all that has no deadline
-    lock_memory: bool = _switch(True)
+    priority: int = whole(70, 0, 99)  # SCHED_FIFO priority of the audio process; 0: no real-time scheduling
+    audio_core: int = whole(-1, -1, 1_023)  # -1: any core
+    worker_core: int = whole(-1, -1, 1_023)
+    worker_nice: int = whole(-10, -20, 19)  # before all that has no deadline
+    lock_memory: bool = switch(True)
 
 
 @dataclass(frozen=True)
@@ -141,6 +132,10 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     board: BoardConfig = field(default_factory=BoardConfig)
     controls: ControlsConfig = field(default_factory=ControlsConfig)
+    switches: SwitchesConfig = field(default_factory=SwitchesConfig)
+    knobs: KnobsConfig = field(default_factory=KnobsConfig)
+    tuner: TunerConfig = field(default_factory=TunerConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
     realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
 
 
@@ -149,6 +144,10 @@ TABLES: dict[str, type] = {
     "engine": EngineConfig,
     "board": BoardConfig,
     "controls": ControlsConfig,
+    "switches": SwitchesConfig,
+    "knobs": KnobsConfig,
+    "tuner": TunerConfig,
+    "storage": StorageConfig,
     "realtime": RealtimeConfig,
 }
 
@@ -166,35 +165,6 @@ def load_config(path: Path | str) -> Config:
 
 def parse_config(text: str, origin: str) -> Config:
     """`text` as TOML; `origin` names it in errors. Raises ConfigError."""
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{origin}: is not TOML: {error}") from None
-    _check_names(origin, "table", tree, list(TABLES), lambda name: f"[{name}]")
-    return Config(**{name: _table(origin, name, kind, tree.get(name, {})) for name, kind in TABLES.items()})
-
-
-def _table(origin: str, table: str, kind: type, values: object) -> Any:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{origin}: {table} = {values!r} must be a table: write [{table}] and its keys below")
-    rules: dict[str, Rule] = {one.name: one.metadata["rule"] for one in fields(kind)}
-    _check_names(origin, f"key in [{table}]", values, list(rules), lambda name: name)
-    for key, value in values.items():
-        if not rules[key].accepts(value):
-            raise ConfigError(f"{origin}: [{table}] {key} = {_toml(value)} is not allowed: must be {rules[key].says}")
-    return kind(**{key: float(value) if float in rules[key].kinds else value for key, value in values.items()})
-
-
-def _check_names(origin: str, what: str, given: Mapping[str, object], known: list[str], show: Any) -> None:
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.5)
-            hint = f"did you mean {show(near[0])}?" if near else f"allowed: {', '.join(map(show, known))}"
-            raise ConfigError(f"{origin}: unknown {what}: {show(name)}; {hint}")
-
-
-def _toml(value: object) -> str:
-    """As it stands in the file, near enough to be found."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    tree = read_toml(text, origin)
+    check_names(origin, "table", tree, list(TABLES), lambda name: f"[{name}]")
+    return Config(**{name: read_table(origin, name, kind, tree.get(name, {})) for name, kind in TABLES.items()})

@@ -28,7 +28,17 @@ class Control(IntEnum):
     STRAY = 11  # how far the answer may leave what was played, 0 .. 1
     FREEZE = 12  # 1: the engine goes on from what it answered and hears nothing new
     JAM = 13  # 1: accompany instead of transform
+    TONE = 14  # 0 dark .. 0.5 as it is .. 1 thin: a filter on the wet signal and on what is repeated
     RUNNING = 15  # 0 asks audio and worker to end
+    TUNER = 16  # a Tuning: what is heard while a player tunes
+
+
+class Tuning(IntEnum):
+    """What is heard while a player tunes; nothing is sent to the engine meanwhile."""
+
+    OFF = 0
+    DRY = 1  # only the dry signal
+    MUTE = 2  # nothing
 
 
 class Controls:

@@ -1,10 +1,10 @@
-"""From one period of dry guitar to one period of output: mix, level, bypass, repeats and the limiter.
+"""From one period of dry guitar to one period of output: mix, level, tone, bypass, repeats and the limiter.
 
     dry --+--> feed --> (+) --> limiter --> send, into the input ring
           |              ^
           |              +-- repeats <--+
           |                             |
-          |    wet bus (delay.py) ------+--> wet gain --+
+          |    wet bus (delay.py), tone +--> wet gain --+
           |                                             v
           +--> dry gain ------------------------------> (+) --> limiter --> out
 
@@ -22,15 +22,18 @@ import math
 
 import numpy as np
 
-from appliance.controls import Control, Controls
+from appliance.controls import Control, Controls, Tuning
 from appliance.delay import WetBus, WetSettings
 from appliance.gain import Frames, Gain, Samples
+from appliance.ring import Ring
 from appliance.shared import SharedMemory
 from appliance.stats import Counter, Counters
+from appliance.tone import Tone
 
 RAMP_FRAMES = 1024  # a full-scale change of any gain
 MAX_REPEATS = 0.95
 LIMIT_ABOVE = 0.89  # -1 dBFS: below it the limiter is not there
+FULL_SCALE = 0.9999  # what a converter can no longer tell from more
 
 
 class Limiter:
@@ -92,17 +95,21 @@ class Mixer:
         self._in_channels, self._keeps_channels = in_channels, in_channels == out_channels
         self._dry, self._wet, self._feed, self._repeats = (Gain(frames, RAMP_FRAMES) for _ in range(4))
         self._out_limiter, self._send_limiter = Limiter((frames, out_channels)), Limiter((frames,))
+        self._tone, self._heard = Tone(frames, memory.layout.sample_rate, RAMP_FRAMES), Ring(memory.dry, 0)
         self._mono, self._scaled = np.empty(frames, np.float32), np.empty(frames, np.float32)
         if not fade_in:
             for gain, target in zip(self._gains(), self._targets(), strict=True):
                 gain.jump(target)
+            self._tone.jump(self.controls.get(Control.TONE))
 
     def process(self, position: int, dry: Frames, out: Frames, send: Samples) -> None:
         """Turn `dry` (frames, in) into `out` (frames, out), and into what the input ring gets at `position`."""
         for gain, target in zip(self._gains(), self._targets(), strict=True):
             gain.aim(target)
-        wet = self.bus.turn(position, self.controls.get(Control.DELAY_FRAMES))
+        self._tone.aim(self.controls.get(Control.TONE))
+        wet = self._tone.process(self.bus.turn(position, self.controls.get(Control.DELAY_FRAMES)))
         mono = self._to_mono(dry)
+        self._listen(position, dry, mono)
         self._mix(dry, mono, wet, out)
         self._feed_engine(mono, wet, send)
 
@@ -113,8 +120,10 @@ class Mixer:
         """Where the controls want the four gains. Bypass is unity for the dry signal, whatever mix and level say."""
         get = self.controls.get
         mix, level = min(1.0, max(0.0, get(Control.MIX))), max(0.0, get(Control.LEVEL))
-        bypass, kill_dry = get(Control.BYPASS) >= 0.5, get(Control.KILL_DRY) >= 0.5
-        muted = bypass and get(Control.TRAILS) < 0.5
+        tuning = get(Control.TUNER)
+        kill_dry = get(Control.KILL_DRY) >= 0.5 or tuning >= Tuning.MUTE
+        bypass = tuning >= Tuning.DRY or get(Control.BYPASS) >= 0.5
+        muted = tuning >= Tuning.DRY or (bypass and get(Control.TRAILS) < 0.5)
         angle = mix * math.pi / 2
         dry = 0.0 if kill_dry else 1.0 if bypass else 0.0 if mix == 1.0 else level * math.cos(angle)
         wet = 0.0 if muted else level * math.sin(angle)
@@ -129,6 +138,13 @@ class Mixer:
             np.add(self._mono, dry[:, side], out=self._mono)
         np.multiply(self._mono, 1.0 / self._in_channels, out=self._mono)
         return self._mono
+
+    def _listen(self, position: int, dry: Frames, mono: Samples) -> None:
+        """For the tuner and the clip light."""
+        self._heard.write(position, mono)
+        flat = dry.reshape(-1)
+        if np.maximum.reduce(flat) >= FULL_SCALE or np.minimum.reduce(flat) <= -FULL_SCALE:
+            self.counters.add(Counter.CLIPPED_INPUTS, 1)
 
     def _mix(self, dry: Frames, mono: Samples, wet: Samples, out: Frames) -> None:
         if self._keeps_channels:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import difflib
 from dataclasses import fields
 
-from appliance.config import Config, ConfigError, ControlsConfig, Rule
+from appliance.config import Config, ConfigError, ControlsConfig
 from appliance.controls import Control, Controls
 from appliance.fit import Fit
+from appliance.rules import Rule
 from appliance.tempo import Subdivision, TapTempo, fit_delay
 from engines.engine import EngineSpec
 from hw.board import CONTROL_NAMES, ControlEvent
@@ -22,7 +23,7 @@ SWITCHES = {
     "bypass": Control.BYPASS, "kill_dry": Control.KILL_DRY, "trails": Control.TRAILS, "freeze": Control.FREEZE, "jam": Control.JAM,
 }
 KNOBS = {
-    "mix": Control.MIX, "repeats": Control.REPEATS, "level": Control.LEVEL, "morph": Control.MORPH, "stray": Control.STRAY,
+    "mix": Control.MIX, "repeats": Control.REPEATS, "level": Control.LEVEL, "tone": Control.TONE, "morph": Control.MORPH, "stray": Control.STRAY,
 }
 PROMPTS = {"prompt": Control.PROMPT, "second_prompt": Control.SECOND_PROMPT}
 

@@ -23,6 +23,7 @@ _PAGE = 4096
 
 LEDGER_STAGES = ("captured", "started", "encoded", "first_step", "last_step", "decoded", "written", "due")
 LEDGER_BLOCKS = 4096
+DRY_FRAMES = 16_384  # of the dry signal that a tuner can look back on
 LEDGER = np.dtype(
     [("start", "i8"), ("mode", "i8"), ("steps", "i8")] + [(stage, "i8") for stage in LEDGER_STAGES] + [("step_ns", "i8", (16,))]
 )
@@ -54,6 +55,7 @@ class Layout:
             "counters": ((self.counters,), i64),  # written by the audio process
             "worker_counters": ((self.counters,), i64),  # written by the worker process
             "period_histogram": ((self.histogram,), i64),
+            "dry": ((DRY_FRAMES,), f32),  # what came from the guitar, whatever is sent to the engine
             "input": ((ring,), f32),
             "wet": ((ring,), f32),
             "wet_blocks": ((self.ring_frames // self.block_frames,), i64),  # start of the block that was written last there
@@ -68,6 +70,7 @@ class SharedMemory:
     counters: NDArray[np.int64]
     worker_counters: NDArray[np.int64]
     period_histogram: NDArray[np.int64]
+    dry: NDArray[np.float32]
     input: NDArray[np.float32]
     wet: NDArray[np.float32]
     wet_blocks: NDArray[np.int64]

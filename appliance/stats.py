@@ -38,6 +38,7 @@ class Counter(IntEnum):
     MAX_WORK_US = 11  # longest work of one period
     STARTS = 12  # of the audio process
     RESTING_FRAMES = 13  # as SILENT_FRAMES, but what was heard is the engine's own answer, on time: it chose to be silent
+    CLIPPED_INPUTS = 14  # periods in which what came from the guitar was at full scale
 
 
 class WorkerCounter(IntEnum):

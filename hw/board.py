@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-SWITCHES = ("bypass", "kill_dry", "trails", "freeze", "jam")
-TEXTS = ("prompt", "second_prompt", "subdivision")  # a prompt may also be a number
-KNOBS = ("mix", "repeats", "level", "morph", "stray")
-CONTROL_NAMES = (*KNOBS, *SWITCHES, *TEXTS, "delay_ms", "tap", "steps")
+SWITCHES = ("bypass", "kill_dry", "trails", "freeze", "jam", "tuner")
+TEXTS = ("prompt", "second_prompt", "subdivision", "preset", "bank", "save")  # a prompt, preset or bank may also be a number
+KNOBS = ("mix", "repeats", "level", "tone", "morph", "stray")
+CONTROL_NAMES = (*KNOBS, *SWITCHES, *TEXTS, "delay_ms", "time", "tap", "steps")
 
 EXPRESSION = 6  # index of the expression pedal among the knobs; 0 to 5 are the pots, left to right
 
@@ -32,7 +32,9 @@ class ControlEvent:
     """At `seconds` since the first period: `control` (one of CONTROL_NAMES) takes `value`.
 
     For the switches the value is 0 or 1; `tap` counts a press (its time is what matters); `prompt` is an index or a text that the
-    engine knows, `subdivision` a text such as 1/8. that says what a tapped beat sets.
+    engine knows, `subdivision` a text such as 1/8. that says what a tapped beat sets. `time` is the delay as a knob has it, from 0 (the
+    shortest) to 1 (the longest). `preset` is a program number from 0 on, a place such as 1.2, a name, next or previous; `bank` a number
+    from 1 on, next or previous; `save` keeps the sound of now in a place, or in the current one ("here").
     """
 
     seconds: float
@@ -98,6 +100,8 @@ class Lights:
     switches: tuple[Light, ...] = ()  # one beside each footswitch
     clip: bool = False
     beat_seconds: float = 0.0  # what the tap light blinks; 0: it is dark
+    relay_bypass: bool = False  # the player asks for the relay: input straight to output, nothing in between
+    text: str = ""  # one line for a board that can write: the preset, or the note that the tuner hears
 
 
 class BoardPort(Protocol):

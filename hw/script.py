@@ -115,7 +115,7 @@ def _value(name: str, words: list[str]) -> float | str:
 
 
 def _text_or_index(name: str, text: str) -> float | str:
-    return float(text) if name == "prompt" and text.isdecimal() else text
+    return float(text) if name != "subdivision" and text.isdecimal() else text
 
 
 def _switch(name: str, word: str) -> float:

@@ -23,7 +23,7 @@ from hw.audio import AudioFormat
 Array = NDArray[np.float32]
 
 LOST = None  # latency of a block that is never answered
-DEFAULTS = {"mix": 1.0, "level": 1.0, "trails": 1.0, "running": 1.0}
+DEFAULTS = {"mix": 1.0, "level": 1.0, "trails": 1.0, "tone": 0.5, "running": 1.0}
 
 
 @dataclass(frozen=True)

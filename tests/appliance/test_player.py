@@ -18,7 +18,7 @@ SHORTEST = 16_384 + 1_024 + 8_192
 
 def player(text: str = "") -> Player:
     config = parse_config(text, "test")
-    one = Player(Controls(np.zeros(16)), Fit.of(config, SPEC))
+    one = Player(Controls(np.zeros(64)), Fit.of(config, SPEC))
     one.start(config)
     return one
 
