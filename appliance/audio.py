@@ -26,11 +26,12 @@ from appliance.controls import Controls
 from appliance.deadline import Deadline
 from appliance.delay import WetSettings
 from appliance.mixer import RAMP_FRAMES, Mixer
+from appliance.period_times import PeriodTimes
 from appliance.realtime import end_with_parent, enter_realtime
 from appliance.recorder import Recorder
 from appliance.ring import Ring
 from appliance.shared import SharedMemory
-from appliance.stats import Counter, Counters, Ledger, WorkHistogram
+from appliance.stats import Counter, Counters, Ledger
 from hw.audio import AudioFormat, AudioPort, PortError, open_audio
 
 
@@ -82,7 +83,7 @@ class AudioLoop:
         assert (form.period_frames, form.rate_hz) == (layout.period_frames, layout.sample_rate), "card and rings must agree"
         self.port, self.doorbells, self.recorder, self.clock = port, doorbells, recorder, clock
         self.controls, self.counters = Controls(memory.controls), Counters(memory.counters)
-        self.work, self.ledger = WorkHistogram(memory.period_histogram), Ledger(memory.ledger, layout.block_frames)
+        self.times, self.ledger = PeriodTimes(memory, form), Ledger(memory.ledger, layout.block_frames)
         self.deadline = Deadline.of(layout, wet.fade_frames)
         self.input = Ring(memory.input, layout.guard_frames)
         self.period_frames, self.block_frames = layout.period_frames, layout.block_frames
@@ -107,7 +108,7 @@ class AudioLoop:
         if self.recorder:
             self.recorder.store(self.position, self.dry, self.mixer.bus.out, self.out)
         self._advance(began_ns)
-        self._count(self.clock() - began_ns)
+        self._count(began_ns, self.clock())
         self.port.write(self.out)
         return True
 
@@ -128,10 +129,10 @@ class AudioLoop:
         for doorbell in self.doorbells:
             os.eventfd_write(doorbell, 1)
 
-    def _count(self, work_ns: int) -> None:
-        work_us = work_ns // 1000
+    def _count(self, heard_ns: int, ready_ns: int) -> None:
+        work_us = (ready_ns - heard_ns) // 1000
         self.counters.add(Counter.PERIODS, 1)
-        self.work.add(work_us)
+        self.times.count(heard_ns, ready_ns)
         if work_us > self.counters.get(Counter.MAX_WORK_US):
             self.counters.set(Counter.MAX_WORK_US, work_us)
         self._health.carry_over(self.port)

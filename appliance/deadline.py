@@ -1,4 +1,4 @@
-"""Pure policy of deadlines: when a wet block is due, whether one is lost already, and what the margins of the last blocks mean.
+"""Pure policy of deadlines: when a wet block is due, whether one is lost already, and how well deadlines are met.
 
 A block's wet is due `fade_frames` before the first output frame that needs it, so that there is always enough of the engine left
 to fade away from. No clock is read here: every moment is passed in, in CLOCK_MONOTONIC nanoseconds.
@@ -8,8 +8,7 @@ Runs in: every process.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from appliance.shared import Layout
@@ -48,32 +47,15 @@ def already_lost(due_ns: int, now_ns: int, needed_ns: int = 0) -> bool:
 
 
 class Health(Enum):
-    """What the margins of the last blocks say."""
+    """How the deadlines are met: what the three-colour light shows."""
 
-    OK = "ok"
-    DEGRADE = "degrade"  # still on time, but the margin is thin: shed denoising steps now
-    LATE = "late"  # the last block missed its deadline
+    ON_TIME = "on time"
+    CLOSE = "close"  # on time, but the margin is thin, denoising steps are shed, or another budget is breached
+    FALLBACK = "fallback"  # the plain delay stands in for the engine
 
 
-@dataclass
-class SlackWatch:
-    """Turns slack (due - written) into a state. A thin margin is remembered for `window` blocks, so that the state does not flutter."""
-
-    thin_ns: int  # less slack than this is thin
-    window: int = 8
-    _slacks: deque[int] = field(default_factory=deque)
-
-    def observe(self, slack_ns: int) -> Health:
-        """Take the slack of one more block; a lost block is passed as any negative number."""
-        self._slacks.append(slack_ns)
-        if len(self._slacks) > self.window:
-            self._slacks.popleft()
-        return self.health
-
-    @property
-    def health(self) -> Health:
-        if not self._slacks:
-            return Health.OK
-        if self._slacks[-1] < 0:
-            return Health.LATE
-        return Health.DEGRADE if min(self._slacks) < self.thin_ns else Health.OK
+def judge(fallback: bool, shed: bool, breached: bool) -> Health:
+    """`fallback`: the plain delay was heard in the engine's place; `shed`: fewer steps than the player wants; `breached`: a budget is."""
+    if fallback:
+        return Health.FALLBACK
+    return Health.CLOSE if shed or breached else Health.ON_TIME

@@ -17,8 +17,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from appliance.histogram import Measure, histogram
 from appliance.shared import SharedMemory
-from appliance.stats import Counter, Counters, Ledger, Rows, WorkerCounter, WorkHistogram, compute_ms, slack_ms
+from appliance.stats import Counter, Counters, Ledger, Rows, WorkerCounter, compute_ms, slack_ms
 
 Numbers = Mapping[str, float | None]
 
@@ -121,7 +122,7 @@ def spread(values: NDArray[np.float64], *names: str) -> dict[str, float | None]:
 
 
 def period_work_us(memory: SharedMemory) -> dict[str, float | None]:
-    work = WorkHistogram(memory.period_histogram)
+    work = histogram(memory.histograms, Measure.PERIOD_WORK)
     largest = Counters(memory.counters).get(Counter.MAX_WORK_US)
     return {"p50": work.percentile_us(50), "p99": work.percentile_us(99), "max": largest}
 

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.histogram import BINS, Measure
+
 _PAGE = 4096
 
 LEDGER_STAGES = ("captured", "started", "encoded", "first_step", "last_step", "decoded", "written", "due")
@@ -41,7 +43,6 @@ class Layout:
     guard_frames: int  # the ring's first frames repeated behind its end, so that short reads never wrap
     controls: int = 64
     counters: int = 64
-    histogram: int = 1024
 
     def __post_init__(self) -> None:
         assert self.ring_frames % self.block_frames == 0, "a ring holds whole blocks"
@@ -54,7 +55,7 @@ class Layout:
             "controls": ((self.controls,), f64),
             "counters": ((self.counters,), i64),  # written by the audio process
             "worker_counters": ((self.counters,), i64),  # written by the worker process
-            "period_histogram": ((self.histogram,), i64),
+            "histograms": ((len(Measure), BINS), i64),  # one row each; appliance.histogram says which process writes it
             "dry": ((DRY_FRAMES,), f32),  # what came from the guitar, whatever is sent to the engine
             "input": ((ring,), f32),
             "wet": ((ring,), f32),
@@ -69,7 +70,7 @@ class SharedMemory:
     controls: NDArray[np.float64]
     counters: NDArray[np.int64]
     worker_counters: NDArray[np.int64]
-    period_histogram: NDArray[np.int64]
+    histograms: NDArray[np.int64]
     dry: NDArray[np.float32]
     input: NDArray[np.float32]
     wet: NDArray[np.float32]

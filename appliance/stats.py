@@ -1,4 +1,4 @@
-"""What the running pedal says about itself: counters, a histogram of the work per period, and the ledger of every block.
+"""What the running pedal says about itself: counters, and the ledger of every block. (How long things take: appliance/histogram.py.)
 
 All of it lies in shared memory, each value with one writer, and outlives a crash of any process but main.
 
@@ -49,6 +49,8 @@ class WorkerCounter(IntEnum):
     GENERATED = 2  # blocks answered
     PREFILLED = 3  # blocks only heard, because an answer would have come too late
     RESETS = 4  # times that the engine had to forget everything: too far behind, or what it answered was no audio
+    STEP_LIMIT = 5  # denoising steps that the governor allows now; 0: as many as the player likes
+    SHED = 6  # blocks answered with fewer steps than the player wished
 
 
 class BlockMode(IntEnum):
@@ -74,22 +76,6 @@ class Counters:
 
     def add(self, counter: IntEnum, count: int) -> None:
         self._values[counter] += count
-
-
-class WorkHistogram:
-    """How many periods took how many microseconds; the last bin takes all that took longer."""
-
-    def __init__(self, bins: NDArray[np.int64]) -> None:
-        self.bins = bins
-        self._fast = memoryview(bins.data)
-
-    def add(self, work_us: int) -> None:
-        self._fast[min(max(work_us, 0), len(self._fast) - 1)] += 1
-
-    def percentile_us(self, percent: float) -> int:
-        """The work that `percent` of the periods did not go over; 0 before the first."""
-        counts = np.cumsum(self.bins)
-        return int(np.searchsorted(counts, max(1, np.ceil(counts[-1] * percent / 100)))) if counts[-1] else 0
 
 
 class Ledger:

@@ -18,12 +18,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from appliance.controls import Control, Controls
 from appliance.deadline import already_lost
+from appliance.governor import Cost, Governor, GovernorSettings
+from appliance.histogram import Measure, histogram
 from appliance.realtime import end_with_parent
 from appliance.ring import Ring, Samples, WetRing
 from appliance.shared import SharedMemory
@@ -48,6 +51,7 @@ class WorkerSettings:
     seed: int = 0
     core: int | None = None
     nice: int = 0
+    governor: GovernorSettings = field(default_factory=GovernorSettings)
 
     def command(self) -> list[str]:
         """For subprocess.Popen, together with `pass_fds`."""
@@ -57,11 +61,23 @@ class WorkerSettings:
     def pass_fds(self) -> tuple[int, ...]:
         return (self.memory_fd, self.doorbell_fd, self.answer_fd)
 
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSettings:
+        facts = json.loads(text)
+        return cls(**{**facts, "governor": GovernorSettings(**facts["governor"])})
+
 
 class Worker:
     """The pass that a newcomer follows: `turn` is one block from guitar to answer."""
 
-    def __init__(self, engine: Engine, memory: SharedMemory, seed: int = 0, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        memory: SharedMemory,
+        seed: int = 0,
+        clock: Callable[[], int] = time.monotonic_ns,
+        governor: GovernorSettings | None = None,
+    ) -> None:
         layout, spec = memory.layout, engine.spec
         ours = (spec.sample_rate, spec.block_frames, spec.codec_delay_frames)
         assert ours == (layout.sample_rate, layout.block_frames, layout.codec_delay_frames), "engine and rings must agree"
@@ -69,6 +85,8 @@ class Worker:
         self.inputs, self.wets = Ring(memory.input, layout.guard_frames), WetRing(memory)
         self.ledger, self.controls = Ledger(memory.ledger, layout.block_frames), Controls(memory.controls)
         self.audio, self.counters = Counters(memory.counters), Counters(memory.worker_counters)
+        self.times = BlockTimes(memory)
+        self.governor = Governor(governor or GovernorSettings(), self.counters.get(WorkerCounter.STEP_LIMIT))
         self.period_frames, self.block_frames = layout.period_frames, layout.block_frames
         self.reach_frames = layout.ring_frames - layout.block_frames  # further back, audio may be writing over it
         heard = self.audio.get(Counter.POSITION) // self.block_frames
@@ -92,12 +110,14 @@ class Worker:
         block = self.inputs.copy(start, self.block_frames)
         now_ns = self.clock()
         answered = self.wets.written(start // self.block_frames)  # by the life before this one
-        if answered or not self._captured(start) or already_lost(int(self.ledger.row(start)["due"]), now_ns):
+        due_ns = int(self.ledger.row(start)["due"])
+        if answered or not self._captured(start) or already_lost(due_ns, now_ns):
             self.engine.prefill(block)
             self._close(start, BlockMode.PREFILLED, WorkerCounter.PREFILLED)
         else:
             self.ledger.row(start)["started"] = now_ns
-            self._answer(start, self.engine.generate(block, self._wishes(), self.ledger.stamper(start, self.clock)))
+            wishes = self._governed(self._wishes(), due_ns - now_ns)
+            self._answer(start, self.engine.generate(block, wishes, self.ledger.stamper(start, self.clock)))
         self.next_start = start + self.block_frames
 
     def _answer(self, start: int, wet: Samples) -> None:
@@ -106,7 +126,9 @@ class Worker:
             return
         self.wets.write_block(start, np.clip(wet, -1.0, 1.0), self.anew)  # repeats would make more of what is too loud
         self.anew = False
-        self.ledger.row(start)["written"] = self.clock()
+        row = self.ledger.row(start)
+        row["written"] = self.clock()
+        self.governor.observe(self.times.count(row))
         self._close(start, BlockMode.GENERATED, WorkerCounter.GENERATED)
 
     def _close(self, start: int, mode: BlockMode, counter: WorkerCounter) -> None:
@@ -131,6 +153,16 @@ class Worker:
             jam=self._within(Control.JAM, 1) >= 0.5,
         )
 
+    def _governed(self, wishes: EngineControls, left_ns: int) -> EngineControls:
+        """Fewer steps than the player wishes where more would come too late."""
+        wish = wishes.steps or self.engine.spec.steps
+        steps = self.governor.allow(wish, left_ns)
+        self.counters.set(WorkerCounter.STEP_LIMIT, self.governor.limit)
+        if steps == wish:
+            return wishes
+        self.counters.add(WorkerCounter.SHED, 1)
+        return replace(wishes, steps=steps)
+
     def _within(self, control: Control, most: float) -> float:
         return min(max(self.controls.get(control), 0.0), most)
 
@@ -143,6 +175,25 @@ class Worker:
         self.engine.reset(self.seed)
         self.anew = True
         self.counters.add(WorkerCounter.RESETS, 1)
+
+
+class BlockTimes:
+    """The histograms of blocks; and of each block what the governor wants to know."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        measures = (Measure.BLOCK_LATE, Measure.BLOCK_WORK, Measure.BLOCK_SLACK)
+        self._late, self._work, self._slack = (histogram(memory.histograms, measure) for measure in measures)
+
+    def count(self, row: Any) -> Cost:
+        """A block has been answered: its row of the ledger is complete."""
+        captured, started, encoded, last_step, written, due = (
+            int(row[stage]) for stage in ("captured", "started", "encoded", "last_step", "written", "due")
+        )
+        self._late.add((started - captured) // 1000)
+        self._work.add((written - started) // 1000)
+        self._slack.add((due - written) // 1000)
+        steps = int(row["steps"])
+        return Cost(written - started, (last_step - encoded) // steps if steps and encoded else 0, steps)
 
 
 class Doorbell:
@@ -193,7 +244,7 @@ def main(argv: Sequence[str]) -> int:
     """0 when main said so, 2 when the engine can't be opened."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: main decides what it means
     end_with_parent()
-    settings = WorkerSettings(**json.loads(argv[0]))
+    settings = WorkerSettings.from_json(argv[0])
     memory = SharedMemory.attach(settings.memory_fd)
     counters = Counters(memory.worker_counters)
     counters.add(WorkerCounter.STARTS, 1)
@@ -204,7 +255,7 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     warm_up(engine)
-    worker = Worker(engine, memory, settings.seed)
+    worker = Worker(engine, memory, settings.seed, governor=settings.governor)
     gc.collect()
     gc.freeze()
     if refused:

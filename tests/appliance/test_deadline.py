@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.deadline import Deadline, Health, SlackWatch, already_lost
+from appliance.deadline import Deadline, Health, already_lost, judge
 from appliance.shared import Layout
 
 REFERENCE = Deadline.of(Layout(44_100, 128, 16_384, 1536, 8 * 16_384, 1024), fade_frames=1024)
@@ -34,14 +34,15 @@ def test_lost_when_there_is_no_time_left_for_the_work() -> None:
     assert already_lost(due_ns=100, now_ns=60, needed_ns=41)
 
 
-def test_health_follows_the_slack() -> None:
-    watch = SlackWatch(thin_ns=20 * MS, window=4)
-    assert watch.health is Health.OK
-    assert [watch.observe(slack * MS) for slack in (100, 80, 10, 90)] == [Health.OK, Health.OK, Health.DEGRADE, Health.DEGRADE]
-    assert watch.observe(-1) is Health.LATE
-    assert watch.observe(100 * MS) is Health.DEGRADE  # one good block forgets no bad one
-
-
-def test_health_recovers_when_the_window_has_passed() -> None:
-    watch = SlackWatch(thin_ns=20 * MS, window=3)
-    assert [watch.observe(slack * MS) for slack in (-5, 50, 50, 50)][-2:] == [Health.DEGRADE, Health.OK]
+@pytest.mark.parametrize(
+    ("fallback", "shed", "breached", "health"),
+    [
+        (False, False, False, Health.ON_TIME),
+        (False, True, False, Health.CLOSE),
+        (False, False, True, Health.CLOSE),
+        (True, False, False, Health.FALLBACK),
+        (True, True, True, Health.FALLBACK),
+    ],
+)
+def test_the_worst_that_holds_is_shown(fallback: bool, shed: bool, breached: bool, health: Health) -> None:
+    assert judge(fallback, shed, breached) is health

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from appliance.histogram import Measure, histogram
 from appliance.report import Report, Session, collect, spread, summary
 from appliance.shared import Layout, SharedMemory
-from appliance.stats import BlockMode, Counter, Counters, Ledger, WorkerCounter, WorkHistogram
+from appliance.stats import BlockMode, Counter, Counters, Ledger, WorkerCounter
 
 BLOCK = 4_410
 PROMISED = {  # what scripts may count on
@@ -25,7 +26,7 @@ def memory_of(blocks: int) -> SharedMemory:
     """Block n takes n + 1 ms of the 50 ms that it has."""
     memory = SharedMemory.create(Layout(44_100, 90, BLOCK, 0, 8 * BLOCK, 1_024))
     audio, worker = Counters(memory.counters), Counters(memory.worker_counters)
-    ledger, work = Ledger(memory.ledger, BLOCK), WorkHistogram(memory.period_histogram)
+    ledger, work = Ledger(memory.ledger, BLOCK), histogram(memory.histograms, Measure.PERIOD_WORK)
     for block in range(blocks):
         captured = (block + 1) * 100 * MS
         ledger.capture(block * BLOCK, captured, captured + 50 * MS)

@@ -1,16 +1,13 @@
-"""Counters, the histogram of work, and the ledger of blocks."""
+"""Counters and the ledger of blocks."""
 
 from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from appliance.shared import LEDGER_BLOCKS, Layout, SharedMemory
-from appliance.stats import BlockMode, Counter, Counters, Ledger, WorkerCounter, WorkHistogram, answered, compute_ms, slack_ms
+from appliance.stats import BlockMode, Counter, Counters, Ledger, WorkerCounter, answered, compute_ms, slack_ms
 
 LAYOUT = Layout(44_100, 128, 2048, 0, 8 * 2048, 1024)
 MS = 1_000_000
@@ -32,19 +29,6 @@ def test_counters_are_shared_and_fit() -> None:
     here.set(Counter.POSITION, 1 << 50)
     assert there.get(Counter.LATE_BLOCKS) == 3 and there.get(Counter.POSITION) == 1 << 50
     assert max(*Counter, *WorkerCounter) < LAYOUT.counters
-
-
-@given(work=st.lists(st.integers(-5, 3000), min_size=1, max_size=200), percent=st.sampled_from([0.0, 50.0, 99.0, 100.0]))
-def test_percentile_is_the_rank_of_the_work(work: list[int], percent: float) -> None:
-    histogram = WorkHistogram(np.zeros(1024, np.int64))
-    for work_us in work:
-        histogram.add(work_us)
-    seen = sorted(min(max(us, 0), 1023) for us in work)
-    assert histogram.percentile_us(percent) == seen[max(0, int(np.ceil(len(seen) * percent / 100)) - 1)]
-
-
-def test_no_periods_no_work() -> None:
-    assert WorkHistogram(memory().period_histogram).percentile_us(99) == 0
 
 
 def test_a_block_from_capture_to_written() -> None:

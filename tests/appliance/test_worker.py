@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from dataclasses import asdict, dataclass, field
@@ -212,7 +211,7 @@ def process(memory: SharedMemory, engine: str) -> tuple[subprocess.Popen[str], W
 
 def test_settings_travel_as_json() -> None:
     settings = WorkerSettings(3, 4, 5, "echo", core=1, nice=-5)
-    assert WorkerSettings(**json.loads(settings.command()[-1])) == settings
+    assert WorkerSettings.from_json(settings.command()[-1]) == settings
     assert asdict(settings)["engine"] == "echo"
 
 
