@@ -46,7 +46,7 @@ class ArrayPort:
 
 
 def measure_period_cost(frames: int = 128, periods: int = 20_000, channels: int = 2) -> float:
-    """CPU microseconds per `AudioLoop.turn`, less those of the port: half wet, with repeats, the engine on time."""
+    """CPU microseconds per `AudioLoop.turn`, less those of the port: half wet, with repeats and tone, the engine on time."""
     memory = _memory(frames)
     port = _port(frames, channels)
     loop, wet = AudioLoop(port, memory), WetRing(memory)
@@ -75,7 +75,8 @@ def _port_cost(port: ArrayPort, loop: AudioLoop, periods: int) -> float:
 def _memory(frames: int) -> SharedMemory:
     memory = SharedMemory.create(Layout(44_100, frames, _BLOCK_FRAMES, 0, 8 * _BLOCK_FRAMES, max(frames, 1024)))
     controls = Controls(memory.controls)
-    values = {Control.MIX: 0.5, Control.DELAY_FRAMES: 2 * _BLOCK_FRAMES, Control.LEVEL: 1, Control.REPEATS: 0.4, Control.RUNNING: 1}
+    values = {Control.MIX: 0.5, Control.DELAY_FRAMES: 2 * _BLOCK_FRAMES, Control.LEVEL: 1, Control.REPEATS: 0.4, Control.TONE: 0.3}
+    values[Control.RUNNING] = 1
     for control, value in values.items():
         controls.set(control, value)
     return memory
