@@ -57,7 +57,7 @@ $(VENV)/.apt: pyproject.toml $(VENV)/.base
 
 $(VENV)/.test: pyproject.toml $(VENV)/.apt $(VENV)/.train
 	@echo "installing what the tests need"
-	@$(PIP) install --use-pep517 --editable '.[demo,device,train,dev]'
+	@$(PIP) install --use-pep517 --editable '.[demo,device,openvino,train,dev]'
 	@touch $@
 
 demo: $(VENV)/.play

@@ -1,5 +1,9 @@
 """What runs an engine's graphs. An engine asks by graph name and knows nothing of the runtime behind it.
 
+A runtime that can keep a whole block on its device offers a BlockRunner beside its graphs; the engine then hands it the block as
+one BlockJob instead of step after step. What a runner holds on the device is a copy: the engine's own arrays stay the truth, so a
+runner may fail at any moment and nothing is lost.
+
 Runs in: the worker process.
 """
 
@@ -20,6 +24,10 @@ Array = NDArray[Any]
 WEIGHTS_FILE, WEIGHTS_INDEX = "weights.bin", "weights.json"
 
 
+class BackendError(Exception):
+    """A runtime that can't be used here: one line that says what is missing or went wrong, and what to do."""
+
+
 class Graph(Protocol):
     """One static graph: named arrays in, arrays out in the order in which the graph declares them."""
 
@@ -33,6 +41,63 @@ class Backend(Protocol):
 
     def load(self, onnx: bytes, weights: Mapping[str, Array]) -> Graph:
         """Compile one graph; `weights` are its external tensors by name."""
+
+    def block_runner(self, graphs: Mapping[str, Graph]) -> BlockRunner | None:
+        """Something that denoises whole blocks with these loaded graphs, if this runtime has it."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One run of a graph within a block. `noisy` and the cached keys and values are added by whoever runs it."""
+
+    graph: str
+    fresh: Mapping[str, Array]  # inputs that are new in every block
+    steady: Mapping[str, Array]  # inputs that stay the same arrays until the player changes something
+    commits: bool = False  # whether it gives keys and values for the ring's `rows`
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One denoising step: x becomes weights . (x, first output of each evaluation .., noise)."""
+
+    evaluations: tuple[Evaluation, ...]
+    weights: tuple[float, float, float, float]  # of x, v, v without words, fresh noise
+    noise: Array | None
+
+
+@dataclass(frozen=True)
+class Ring:
+    """The cached context as the engine keeps it; `edition` is another number whenever it holds something else."""
+
+    keys: Array  # (L, 1, H, P, E)
+    values: Array
+    edition: int
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """All that the denoising of one block takes: no question is open between its passes."""
+
+    noise: Array  # (1, N, C)
+    passes: tuple[Pass, ...]
+    ring: Ring
+    first_row: int  # where keys and values that are committed go
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    clean: Array  # (1, N, C)
+    committed: tuple[Array, Array] | None  # keys and values (L, 1, H, N, E) of the block before, if the job commits it
+
+
+class BlockRunner(Protocol):
+    """Denoises a block without asking back between steps."""
+
+    def denoise(self, job: BlockJob) -> BlockResult | None:
+        """The clean block, or None: the engine then goes step by step."""
+
+    def holds(self, edition: int) -> None:
+        """The engine has put what was committed into its own ring, which is this edition now: so is the device's copy."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the default backend, on the CPU.
+"""ONNX Runtime: the default backend, on the CPU; on a GPU where onnxruntime-gpu is installed and finds one.
 
 One thread and no spinning: a waiting thread that spins costs three times the CPU and starves the audio process. Runs in: the
 worker process.
@@ -7,10 +7,22 @@ worker process.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 
 import onnxruntime
 
-from engines.backend import Array, Graph
+from engines.backend import Array, BackendError, BlockRunner, Graph
+
+
+class Provider(Enum):
+    """Where ONNX Runtime computes, by its own name of the place."""
+
+    CPU = "CPUExecutionProvider"
+    CUDA = "CUDAExecutionProvider"
+    TENSORRT = "TensorrtExecutionProvider"
+
+
+FLOAT32: dict[Provider, dict[str, str]] = {Provider.CPU: {}, Provider.CUDA: {"use_tf32": "0"}, Provider.TENSORRT: {"trt_fp16_enable": "0"}}  # nothing narrower
 
 
 class OrtGraph:
@@ -25,10 +37,15 @@ class OrtGraph:
 
 
 class OrtBackend:
-    name = "onnxruntime"
+    """Raises BackendError where the provider is not there."""
 
-    def __init__(self, threads: int = 1) -> None:
-        self.threads = threads
+    def __init__(self, threads: int = 1, provider: Provider = Provider.CPU) -> None:
+        self.threads, self.provider = threads, provider
+        self.name = "onnxruntime" if provider is Provider.CPU else f"onnxruntime-{provider.name.lower()}"
+        offered = onnxruntime.get_available_providers()
+        if provider.value not in offered:
+            short = ", ".join(one.removesuffix("ExecutionProvider") for one in offered)
+            raise BackendError(f"the installed onnxruntime offers {short} only: pip install onnxruntime-gpu")
 
     def load(self, onnx: bytes, weights: Mapping[str, Array]) -> Graph:
         options = onnxruntime.SessionOptions()
@@ -38,4 +55,10 @@ class OrtBackend:
         options.log_severity_level = 3
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
-        return OrtGraph(onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"]))
+        session = onnxruntime.InferenceSession(onnx, options, providers=[(self.provider.value, FLOAT32[self.provider])])
+        if self.provider.value not in session.get_providers():  # it falls back to the CPU by itself, and says nothing
+            raise BackendError(f"onnxruntime could not start {self.provider.value}: its CUDA libraries do not load on this machine")
+        return OrtGraph(session)
+
+    def block_runner(self, graphs: Mapping[str, Graph]) -> BlockRunner | None:
+        return None

@@ -24,8 +24,10 @@ from torch import nn
 from engines.backend import WEIGHTS_FILE, WEIGHTS_INDEX, Backend, Weights
 from engines.bundle import write_bundle
 from engines.engine import EngineSpec
+from engines.export.golden import compared, golden_vectors
 from engines.export.graphs import MAX_STEPS, GraphSpec, codec_graphs, model_graphs
 from engines.export.onnx import SharedWeights, round_parameters, to_onnx
+from engines.golden import GOLDEN_FILE
 from engines.lmdm import codec, decoder, sketch, text
 from engines.lmdm.config import ModelConfig, Regime
 from engines.lmdm.decoder import Decoder, DecoderState, SpectrumNet
@@ -34,10 +36,10 @@ from engines.lmdm.sampler import Spacing
 from engines.lmdm.stream import NULL_PROMPT
 from engines.ort import OrtBackend
 from engines.train import checkpoint
-from engines.train.instruments import PHRASES
+from engines.train.instruments import INSTRUMENTS, held_out_phrases, name_of
 
 TOLERANCE = 1e-4
-LICENCES = ("code and weights: MIT", "trained on renderings with FluidR3 GM (MIT) and on guitar stems by Carlos Viola Iborra (MIT-style)")
+LICENCES = ("code and weights: MIT", "trained on renderings with FluidR3 GM and MuseScore General (MIT, parts PD/CC0) and on guitar stems by Carlos Viola Iborra (MIT-style)")
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,6 @@ def largest_difference(spec: GraphSpec, backend: Backend, onnx: bytes, weights: 
     }
 
 
-def compared(output: str) -> bool:
-    """The carried phase of bins that hold nothing is arbitrary; it is compared through the samples that it makes."""
-    return output != "phase_next"
-
-
 def build_files(model: LMDM, net: SpectrumNet, prompts: list[text.Prompt]) -> tuple[dict[str, bytes], dict[str, dict[str, float]]]:
     """Round, export and compare -> the bundle's files, and differences per graph and output."""
     for module in (model, net):
@@ -109,6 +106,7 @@ def build_files(model: LMDM, net: SpectrumNet, prompts: list[text.Prompt]) -> tu
         files[f"{spec.name}.onnx"] = shared.take(spec.name, to_onnx(spec)).SerializeToString()
     files |= shared.files()
     weights = Weights(json.loads(files[WEIGHTS_INDEX]), files[WEIGHTS_FILE])
+    files[GOLDEN_FILE] = golden_vectors(specs, weights)
     backend = OrtBackend()
     return files, {spec.name: largest_difference(spec, backend, files[f"{spec.name}.onnx"], weights) for spec in specs}
 
@@ -155,7 +153,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     recipe = Recipe(args.name, args.release, args.created, args.steps, Spacing(args.spacing), args.guidance, args.partner)
-    names = [phrases[0] for phrases in PHRASES.values()] + [phrase for phrases in PHRASES.values() for phrase in phrases[1:]]
+    names = [name_of(p) for p in INSTRUMENTS] + [words for p in INSTRUMENTS for words in held_out_phrases(p)]
     model = load_model(args.model)
     files, parity = build_files(model, load_codec(args.codec), [text.encode(name) for name in names])
     if not show(parity):
