@@ -133,9 +133,12 @@ def _share(text: str) -> float:
 
 def _run(arguments: argparse.Namespace) -> int:
     from appliance.report import summary
+    from appliance.service import Service
 
-    config = load_config(arguments.config)
-    report = Supervisor(config, RunOptions(wait_for_engine=arguments.wait_for_engine)).run()
+    service = Service.from_environment()
+    options = RunOptions(wait_for_engine=arguments.wait_for_engine, patient=service.supervised, on_tick=service.tick)
+    report = Supervisor(load_config(arguments.config), options).run()
+    service.stopping()
     if arguments.report:
         report.write(arguments.report)
     out.print(summary(report, f"Played {report.seconds:.1f} s"))

@@ -26,6 +26,7 @@ from appliance.config import Config
 from appliance.controls import Control, Controls
 from appliance.delay import WetSettings
 from appliance.fit import Fit
+from appliance.journal import about
 from appliance.player import Player
 from appliance.report import Report, Session, collect, own_peak_rss_mb
 from appliance.shared import SharedMemory
@@ -57,6 +58,7 @@ class RunOptions:
     wait_for_engine: bool = False  # engine ready before the first period
     record: Path | None = None  # an existing folder: keep dry, wet and output there
     record_frames: int = 0
+    patient: bool = False  # a sound card or an engine that can't be opened is tried again until it can
     on_tick: Callable[[Supervisor], None] | None = None
 
 
@@ -105,6 +107,11 @@ class Supervisor:
     def seconds(self) -> float:
         """The audio clock: what the board's events are timed by."""
         return self.counters.get(Counter.POSITION) / self.spec.sample_rate
+
+    @property
+    def waits_for_card(self) -> bool:
+        """No sound yet, because the sound card can't be opened."""
+        return self.options.patient and self._cannot_open()
 
     def report(self) -> Report:
         peaks = {"main": own_peak_rss_mb(), "audio": self.audio.peak_rss_mb, "engine": self.slot.child.peak_rss_mb}
@@ -173,17 +180,20 @@ class Supervisor:
         elif not self.audio.running and self.audio.restart_when_due():
             self._await_progress()
         elif self._hangs():
-            log.error("the audio process hangs: it is ended and starts again")
+            log.error("the audio process hangs: it is ended and starts again", extra=about("audio-hangs"))
             self.audio.kill()
 
     def _audio_ended(self) -> None:
         code = self.audio.exit_code
         if code == 0:
             self.ended = True
-        elif code == CANNOT_OPEN and not self.counters.get(Counter.PERIODS):
+        elif not self._cannot_open():
+            log.error("the audio process ended (%s): it starts again", _ending(code), extra=about("audio-died", ending=_ending(code)))
+        elif not self.options.patient:
             raise StartError("")
-        else:
-            log.error("the audio process ended (%s): it starts again", _ending(code))
+
+    def _cannot_open(self) -> bool:
+        return self.audio.exit_code == CANNOT_OPEN and not self.counters.get(Counter.PERIODS)
 
     def _hangs(self) -> bool:
         now, periods = time.monotonic(), self.counters.get(Counter.PERIODS)
@@ -198,12 +208,14 @@ class Supervisor:
         self._listen(self.slot.child)
         state = self.slot.watch()
         if state is SlotState.DEAD and before is not state:
-            if self.slot.never_ready and self.slot.child.exit_code == CANNOT_OPEN:
+            if self.slot.never_ready and self.slot.child.exit_code == CANNOT_OPEN and not self.options.patient:
                 raise StartError("")
-            log.error("the engine ended (%s): it starts again, the plain delay plays on", _ending(self.slot.child.exit_code))
+            ending = _ending(self.slot.child.exit_code)
+            log.error("the engine ended (%s): it starts again, the plain delay plays on", ending, extra=about("engine-died", ending=ending))
         if self.startup_seconds is None and state in (SlotState.READY, SlotState.ACTIVE):
             self.startup_seconds = time.monotonic() - self._began
-            log.info("engine %s is ready after %.1f s", self.spec.name, self.startup_seconds)
+            extra = about("engine-ready", engine=self.spec.name, seconds=self.startup_seconds)
+            log.info("engine %s is ready after %.1f s", self.spec.name, self.startup_seconds, extra=extra)
 
     def _listen(self, child: Child) -> None:
         for line in child.lines():
