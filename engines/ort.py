@@ -22,7 +22,11 @@ class Provider(Enum):
     TENSORRT = "TensorrtExecutionProvider"
 
 
-FLOAT32: dict[Provider, dict[str, str]] = {Provider.CPU: {}, Provider.CUDA: {"use_tf32": "0"}, Provider.TENSORRT: {"trt_fp16_enable": "0"}}  # nothing narrower
+FLOAT32: dict[Provider, dict[str, str]] = {  # left to themselves, they compute in something narrower
+    Provider.CPU: {},
+    Provider.CUDA: {"use_tf32": "0"},
+    Provider.TENSORRT: {"trt_fp16_enable": "0"},
+}
 
 
 class OrtGraph:
