@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from engines.lmdm.config import PRESETS, ModelConfig
 from engines.lmdm.model import LMDM
-from engines.sao.config import CONFIG_FILE, CheckpointError, SaoConfig, load_config
+from engines.sao.config import CONFIG_FILE, CheckpointError, SaoConfig, lmdm_config, load_config
 from engines.sao.oobleck import Autoencoder
 
 Tensors = dict[str, Tensor]
@@ -122,11 +123,8 @@ def load_codec(checkpoint: Path) -> Autoencoder:
     return codec.eval()
 
 
-def init_from(model: LMDM, checkpoint: Path) -> None:
-    """Start fine-tuning: the base model's weights into an LMDM of its sizes."""
-    sao, own = config_of(checkpoint), model.config
-    ours = (own.width, own.layers, own.heads, own.text_channels, own.latent_channels)
-    theirs = (sao.dit.width, sao.dit.layers, sao.dit.heads, sao.dit.condition_channels, sao.dit.latent_channels)
-    if ours != theirs:
-        raise CheckpointError(f"{checkpoint} has width, layers, heads, text and latent channels {theirs}, the model here {ours}: give its preset")
+def init_from(checkpoint: Path, like: ModelConfig = PRESETS["sao_small"]) -> LMDM:
+    """What fine-tuning starts from: an LMDM of the checkpoint's sizes and weights, with the blocks, context and conditions of `like`."""
+    model = LMDM(lmdm_config(config_of(checkpoint), like))
     load_dit(model, part(read_tensors(checkpoint), DIT, checkpoint), checkpoint)
+    return model

@@ -150,6 +150,8 @@ def _dit(given: dict[str, Any]) -> DitSizes:
     _expect("the DiT global_cond_dim", given["global_cond_dim"], [given["cond_token_dim"]])
     return DitSizes(*(given[name] for name in sizes))
 
+_OOBLECK_FIXED = {"use_snake": True, "antialias_activation": False, "use_nearest_upsample": False}
+
 
 def _codec(given: dict[str, Any]) -> OobleckConfig:
     _expect("pretransform type", given["type"], ["autoencoder"])
@@ -158,7 +160,7 @@ def _codec(given: dict[str, Any]) -> OobleckConfig:
     for half, channels in ((encoder, "in_channels"), (decoder, "out_channels")):
         _expect("the autoencoder", half["type"], ["oobleck"])
         sizes = ("channels", "c_mults", "strides", "latent_dim", channels, "final_tanh")
-        _options("the autoencoder", half["config"], sizes, {"antialias_activation": False, "use_nearest_upsample": False, "use_snake": True})
+        _options("the autoencoder", half["config"], sizes, _OOBLECK_FIXED)
         _expect("the autoencoder use_snake", half["config"].get("use_snake"), [True])  # not the default of the package
     _expect("the bottleneck", config["bottleneck"]["type"], ["vae"])
     e, d = encoder["config"], decoder["config"]
@@ -183,5 +185,6 @@ def _conditioners(configs: list[dict[str, Any]]) -> tuple[SecondsRange, TextConf
     if prompt is None:
         return found, None
     _expect("the prompt conditioner", prompt["type"], ["t5"])
-    _options("prompt", prompt["config"], ("t5_model_name", "max_length"), {"padding_mode": "zero", "project_out": False, "enable_grad": False})
+    fixed = {"padding_mode": "zero", "project_out": False, "enable_grad": False}
+    _options("the prompt", prompt["config"], ("t5_model_name", "max_length"), fixed)
     return found, TextConfig(prompt["config"].get("t5_model_name", "t5-base"), prompt["config"].get("max_length", 128))

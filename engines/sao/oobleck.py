@@ -121,9 +121,9 @@ def reach(half: Encoder | Decoder, latent_frames: int) -> Reach:
     unit_in, unit_out = (latent_frames, 1) if isinstance(half, Encoder) else (1, latent_frames)
     first, last = 0, unit_out - 1
     for conv in [m for m in half.modules() if isinstance(m, nn.Conv1d | nn.ConvTranspose1d)][::-1]:
-        (kernel,), (stride,), (dilation,), (padding,) = conv.kernel_size, conv.stride, conv.dilation, conv.padding
+        kernel, stride, dilation, padding = conv.kernel_size[0], conv.stride[0], conv.dilation[0], int(conv.padding[0])
         if isinstance(conv, nn.ConvTranspose1d):
             first, last = -((kernel - 1 - padding - first) // stride), (last + padding) // stride
         else:
-            first, last = first * stride - int(padding), last * stride - int(padding) + (kernel - 1) * dilation
+            first, last = first * stride - padding, last * stride - padding + (kernel - 1) * dilation
     return Reach(math.ceil(-first / unit_in), math.ceil((last + 1 - unit_in) / unit_in))

@@ -140,3 +140,19 @@ def base_forward(model: LMDM, x: Tensor, t: Tensor, cross: Tensor, pooled: Tenso
     rotation = model.transformer.rotary_pos_emb(torch.arange(tokens.shape[1]))
     hidden, _ = model.transformer(tokens, rotation, None, None, model.text(cross), clean=0)
     return model.velocity(hidden[:, 1:]).transpose(1, 2)
+
+
+def write_t5(folder: Path, channels: int) -> None:
+    """A tiny text encoder with random weights, and a tokenizer of a few words, as they lie on disk."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    words = ["<pad>", "</s>", "<unk>", "a", "warm", "cello", "bright", "flute"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"d_model": channels, "d_kv": 16, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": len(words)}
+    T5EncoderModel(T5Config(**sizes)).save_pretrained(folder)

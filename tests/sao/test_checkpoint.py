@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from engines.sao.conditioner import load_seconds
 from engines.sao.config import CheckpointError, lmdm_config, load_config, parse_config
 from tests.sao.rig import CONFIG, Source, altered, separate_projections, write
 
+LIKE = PRESETS["tiny"]
 Change = Callable[[dict[str, Tensor]], object]
 
 
@@ -27,20 +29,17 @@ def _source() -> Source:
     return Source()
 
 
-def fresh(source: Source) -> LMDM:
-    return LMDM(lmdm_config(source.config, PRESETS["tiny"]))
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt"])
 @pytest.mark.parametrize("form", [dict, separate_projections], ids=["to_qkv", "to_q + to_kv"])
 def test_every_part_arrives(source: Source, tmp_path: Path, name: str, form: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
     path = write(tmp_path, form(source.tensors()), name)
-    model = fresh(source)
-    new = {key: value.clone() for key, value in model.state_dict().items() if key in added_layers(model)}
-    init_from(model, path)
+    torch.manual_seed(5)
+    model = init_from(path, LIKE)
+    torch.manual_seed(5)
+    untouched = LMDM(model.config).state_dict()
+    assert added_layers(model) == {"to_input_add_embed.weight", "to_sketch_embed.weight"}
     for key, value in model.state_dict().items():
-        assert torch.equal(value, new.get(key, source.dit.state_dict()[key])), key
-    assert new.keys() == {"to_input_add_embed.weight", "to_sketch_embed.weight"}
+        assert torch.equal(value, (untouched if key in added_layers(model) else source.dit.state_dict())[key]), key
     for key, value in load_codec(path).state_dict().items():
         torch.testing.assert_close(value, source.codec.state_dict()[key])
     for key, value in load_seconds(path).state_dict().items():
@@ -49,8 +48,7 @@ def test_every_part_arrives(source: Source, tmp_path: Path, name: str, form: Cal
 
 def test_half_precision_becomes_single(source: Source, tmp_path: Path) -> None:
     path = write(tmp_path, {name: value.half() for name, value in source.tensors().items()})
-    model = fresh(source)
-    init_from(model, path)
+    model = init_from(path, LIKE)
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
 
 
@@ -61,8 +59,8 @@ def shrink(name: str) -> Change:
 WRONG: dict[str, tuple[Change, str]] = {
     "a key too few": (lambda t: t.pop(f"{DIT}transformer.project_in.weight"), "lacks transformer.project_in.weight"),
     "a key too many": (lambda t: t.update({f"{DIT}transformer.memory_tokens": torch.zeros(2)}), "has transformer.memory_tokens"),
-    "a wrong shape": (shrink(f"{DIT}to_cond_embed.2.weight"), r"to_cond_embed.2.weight with shape \(63, 64\); by model_config.json it is \(64, 64\)"),
-    "half of a pair": (lambda t: t.pop(f"{DIT}transformer.layers.1.self_attn.to_qkv.weight"), "lacks transformer.layers.1.self_attn.to_qkv"),
+    "a wrong shape": (shrink(f"{DIT}to_cond_embed.2.weight"), "with shape (63, 64); by model_config.json it is (64, 64)"),
+    "no self-attention": (lambda t: t.pop(f"{DIT}transformer.layers.1.self_attn.to_qkv.weight"), "lacks transformer.layers.1.self_attn"),
     "an unknown part": (lambda t: t.update({"diffusion_ema.step": torch.zeros(1)}), "has diffusion_ema.step, which no part"),
     "an LMDM's own layer": (lambda t: t.update({f"{DIT}to_sketch_embed.weight": torch.zeros(1)}), "has to_sketch_embed.weight"),
     "no transformer": (lambda t: [t.pop(name) for name in list(t) if name.startswith(DIT)], "holds nothing under model.model."),
@@ -73,8 +71,8 @@ WRONG: dict[str, tuple[Change, str]] = {
 def test_a_wrong_transformer_is_refused_in_one_line(source: Source, tmp_path: Path, change: Change, message: str) -> None:
     tensors = source.tensors()
     change(tensors)
-    with pytest.raises(CheckpointError, match=message) as caught:
-        init_from(fresh(source), write(tmp_path, tensors))
+    with pytest.raises(CheckpointError, match=re.escape(message)) as caught:
+        init_from(write(tmp_path, tensors), LIKE)
     assert "\n" not in str(caught.value)
 
 
@@ -82,15 +80,10 @@ def test_a_wrong_autoencoder_or_conditioner_is_refused(source: Source, tmp_path:
     tensors = source.tensors()
     del tensors[f"{CODEC}decoder.layers.0.weight_g"], tensors[f"{SECONDS}embedder.embedding.1.bias"]
     path = write(tmp_path, tensors)
-    with pytest.raises(CheckpointError, match="has decoder.layers.0.weight_v, for which"):
+    with pytest.raises(CheckpointError, match=r"has decoder\.layers\.0\.weight_v, for which"):
         load_codec(path)
-    with pytest.raises(CheckpointError, match="lacks embedder.embedding.1.bias"):
+    with pytest.raises(CheckpointError, match=r"lacks embedder\.embedding\.1\.bias"):
         load_seconds(path)
-
-
-def test_another_size_of_model_is_refused(source: Source, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="give its preset"):
-        init_from(LMDM(PRESETS["reference"]), write(tmp_path, source.tensors()))
 
 
 class Trap:
@@ -107,7 +100,7 @@ def test_nothing_in_a_file_is_executed(source: Source, tmp_path: Path) -> None:
     path = write(tmp_path, source.tensors(), "model.ckpt")
     torch.save({"state_dict": source.tensors(), "callbacks": Trap(tmp_path / "trace")}, path)
     with pytest.raises(CheckpointError, match="more than tensors"):
-        init_from(fresh(source), path)
+        init_from(path, LIKE)
     assert not (tmp_path / "trace").exists()
 
 
@@ -116,10 +109,10 @@ def test_a_broken_or_absent_file_is_named(source: Source, tmp_path: Path, name: 
     path = write(tmp_path, source.tensors(), name)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=name):
-        init_from(fresh(source), path)
+        init_from(path, LIKE)
     path.unlink()
     with pytest.raises(CheckpointError, match="is missing"):
-        init_from(fresh(source), path)
+        init_from(path, LIKE)
 
 
 def test_sizes_come_from_the_configuration() -> None:
@@ -153,7 +146,7 @@ def test_what_is_not_known_is_refused(path: str, value: Any) -> None:
 
 def test_a_missing_or_foreign_configuration_is_explained(tmp_path: Path) -> None:
     path = tmp_path / "model_config.json"
-    with pytest.raises(CheckpointError, match="is missing: put the model_config.json"):
+    with pytest.raises(CheckpointError, match=r"is missing: put the model_config\.json"):
         load_config(path)
     for content, message in (("{", "is not JSON"), (json.dumps({"model": {}}), "lacks 'diffusion'")):
         path.write_text(content)
