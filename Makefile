@@ -60,10 +60,20 @@ $(VENV)/.test: pyproject.toml $(VENV)/.apt $(VENV)/.train
 	@$(PIP) install --use-pep517 --editable '.[demo,device,openvino,train,dev]'
 	@touch $@
 
+# stable-audio-tools, against which Stable Audio Open's layout is tested, pins Python, torch and numpy to old versions that these tests do
+# without; what it imports comes beside it. torchaudio does without its compiled part, which is linked against CUDA.
+PARITY := alias-free-torch==0.0.6 einops==0.8.2 einops-exts==0.0.4 lightning-utilities==0.15.3 'PyWavelets>=1.8,<2' \
+	pytorch-lightning==2.6.6 torchaudio==2.11.0 torchmetrics==1.9.0 torchsde==0.2.6 trampoline==0.1.2
+$(VENV)/.parity: $(VENV)/.test
+	@$(PIP) install --no-deps --ignore-requires-python stable-audio-tools==0.0.20
+	@$(PIP) install --no-deps $(PARITY)
+	@rm -f $(VENV)/lib/python3*/site-packages/torchaudio/lib/*.so
+	@touch $@
+
 demo: $(VENV)/.play
 	@$(BIN)/ghostnote demo --out build/demo
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(VENV)/.parity
 	@$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.test
