@@ -6,8 +6,9 @@ bundle and with the machine, and gives the reason where they differ. A plan that
     <cache>/plans/<hash of the bundle>/<target>-<precision>/step.plan
                                                             step.json     the sidecar
 
-A plan's bindings have the names, shapes and types of the bundle's ONNX graph in every precision: float16 stays inside. `plans_for` lists
-the pairs of a bundle, made or not; nothing of TensorRT is imported here.
+A plan's bindings have the names, shapes and types of the bundle's ONNX graph in every precision: float16 stays inside. A bundle holds
+the float16 forms of its graphs in `fp16/`, on the same weights; a graph without one (it would be wrong in float16) is compiled in
+float32. `plans_for` lists the pairs of a bundle, made or not; nothing of TensorRT is imported here.
 
 Runs in: the compiler's process, the worker process, `ghostnote check`.
 """
@@ -24,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from engines.backend import WEIGHTS_FILE
-from engines.bundle import Bundle
+from engines.bundle import Bundle, BundleError
 
 SCHEMA = 1
 EXPORT_REVISION = 1  # raised whenever the same bundle and compiler would give another plan than before
 GRAPH_SUFFIX = ".onnx"
+HALF_FOLDER = "fp16/"  # where a bundle keeps the float16 forms of its graphs
 
 
 class Target(str, Enum):
@@ -117,6 +119,7 @@ class PlanFiles:
     graph: str
     target: Target
     precision: Precision
+    source: str  # the graph's file in the bundle
     onnx_sha256: str
     weights_sha256: str
     plan: Path
@@ -139,7 +142,9 @@ def cache_root() -> Path:
 
 
 def graph_names(bundle: Bundle) -> list[str]:
-    return [entry.path.removesuffix(GRAPH_SUFFIX) for entry in bundle.manifest.files if entry.path.endswith(GRAPH_SUFFIX)]
+    """The graphs of a bundle; forms of them in folders are not graphs of their own."""
+    paths = [entry.path for entry in bundle.manifest.files]
+    return [path.removesuffix(GRAPH_SUFFIX) for path in paths if path.endswith(GRAPH_SUFFIX) and "/" not in path]
 
 
 def bundle_key(bundle: Bundle) -> str:
@@ -148,16 +153,18 @@ def bundle_key(bundle: Bundle) -> str:
 
 
 def plans_for(bundle: Bundle, target: Target, precision: Precision = Precision.FP16, root: Path | None = None) -> dict[str, PlanFiles]:
-    """Graph name -> where its plan belongs, for every graph of the bundle, whether compiled or not."""
+    """Graph name -> where its plan belongs, for every graph of the bundle, whether compiled or not. Raises BundleError."""
     folder = (root or cache_root()) / "plans" / bundle_key(bundle) / f"{target.value}-{precision.value}"
     hashes = {entry.path: entry.sha256 for entry in bundle.manifest.files}
-    weights = hashes.get(WEIGHTS_FILE, "")
-    return {
-        name: PlanFiles(
-            name, target, precision, hashes[name + GRAPH_SUFFIX], weights, folder / f"{name}.plan", folder / f"{name}.json"
-        )
-        for name in graph_names(bundle)
-    }
+    if precision is Precision.FP16 and not any(path.startswith(HALF_FOLDER) for path in hashes):
+        raise BundleError(f"{bundle.path}: was packed without float16 graphs; pack it again, or compile it with --precision fp32")
+    plans = {}
+    for name in graph_names(bundle):
+        form = HALF_FOLDER + name + GRAPH_SUFFIX
+        source = form if precision is Precision.FP16 and form in hashes else name + GRAPH_SUFFIX
+        at = (folder / f"{name}.plan", folder / f"{name}.json")
+        plans[name] = PlanFiles(name, target, precision, source, hashes[source], hashes.get(WEIGHTS_FILE, ""), *at)
+    return plans
 
 
 def matches(files: PlanFiles, device: Device) -> tuple[bool, str]:
