@@ -136,7 +136,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from appliance.service import Service
 
     service = Service.from_environment()
-    options = RunOptions(wait_for_engine=arguments.wait_for_engine, patient=service.supervised, on_tick=service.tick)
+    wait = arguments.wait_for_engine
+    options = RunOptions(wait_for_engine=wait, remember=True, patient=service.supervised, on_tick=service.tick)
     report = Supervisor(load_config(arguments.config), options).run()
     service.stopping()
     if arguments.report:

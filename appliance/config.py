@@ -82,7 +82,7 @@ class SwitchesConfig:
     press: str = text("bypass tap next_preset jam", "one action per switch")
     hold: str = text("tuner freeze none none", "one action per switch")
     double: str = text("none none none none", "one action per switch")
-    chords: str = text("next_bank save", "what the first two switches do together, and what the third and fourth")
+    chords: str = text("next_bank save_new", "what the first two switches do together, and what the third and fourth")
     hold_ms: float = number(500.0, 200.0, 3_000.0)
     double_ms: float = number(300.0, 100.0, 1_000.0)
     chord_ms: float = number(80.0, 20.0, 300.0)

@@ -27,14 +27,14 @@ from appliance.controls import Control, Controls
 from appliance.delay import WetSettings
 from appliance.fit import Fit
 from appliance.journal import about
-from appliance.player import Player
+from appliance.playing import Playing
 from appliance.report import Report, Session, collect, own_peak_rss_mb
 from appliance.shared import SharedMemory
 from appliance.slot import Slot, SlotState
 from appliance.stats import Counter, Counters
 from appliance.worker import WorkerSettings
 from engines.bundle import locate, read_spec, verify
-from hw.board import ControlEvent, open_board
+from hw.board import open_board
 
 log = logging.getLogger("ghostnote")
 
@@ -58,6 +58,7 @@ class RunOptions:
     wait_for_engine: bool = False  # engine ready before the first period
     record: Path | None = None  # an existing folder: keep dry, wet and output there
     record_frames: int = 0
+    remember: bool = False  # presets, and the last state from run to run
     patient: bool = False  # a sound card or an engine that can't be opened is tried again until it can
     on_tick: Callable[[Supervisor], None] | None = None
 
@@ -75,8 +76,8 @@ class Supervisor:
         self.memory = SharedMemory.create(fit.layout)
         self.doorbell_fd, self.answer_fd = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2))
         self.controls, self.counters = Controls(self.memory.controls), Counters(self.memory.counters)
-        self.player = Player(self.controls, fit)
-        self.player.start(config)
+        self.playing = Playing(config, fit, self.memory, self.options.remember)
+        self.player = self.playing.player
         settings = self._audio_settings(fit.wet)
         self.audio = Child("audio", settings.command(), settings.pass_fds)
         self.slot = Slot(self.memory, self._worker_settings())
@@ -152,25 +153,25 @@ class Supervisor:
                 raise StartError(f"engine {self.spec.name!r} did not start; try `ghostnote check`")
 
     def _tick(self) -> None:
-        self._rest()
+        self._rest(*self.board.wake_fds())
         self._follow_audio()
         self._follow_slot()
-        for event in self.board.poll(self.seconds):
-            refused = self.player.apply(event) if isinstance(event, ControlEvent) else None
-            if refused:
-                log.warning("%s", refused)
         now = time.monotonic()
+        for line in self.playing.take(self.board.poll(self.seconds), self.seconds):
+            log.info("%s", line, extra=about("playing"))
+        self.board.show(*self.playing.show(now, self.slot.state))
         if now - self._measured_at > MEASURE_SECONDS:
             self._measured_at = now
             self._measure()
         if self.options.on_tick:
             self.options.on_tick(self)
 
-    def _rest(self) -> None:
-        """Until the worker has something, at most one tick."""
+    def _rest(self, *board_fds: int) -> None:
+        """Until the worker or the board has something, at most one tick."""
         poll = select.poll()
-        poll.register(self.answer_fd, select.POLLIN)
-        if poll.poll(TICK_MS):
+        for fd in (self.answer_fd, *board_fds):
+            poll.register(fd, select.POLLIN)
+        if any(fd == self.answer_fd for fd, _ in poll.poll(TICK_MS)):
             os.eventfd_read(self.answer_fd)
 
     def _follow_audio(self) -> None:
@@ -237,6 +238,8 @@ class Supervisor:
         self._listen(self.audio)
         self._listen(self.slot.child)
         self.board.close()
+        for line in self.playing.end():
+            log.error("%s", line, extra=about("not-kept"))
         self.memory.close()
         for fd in (self.doorbell_fd, self.answer_fd):
             os.close(fd)

@@ -1,20 +1,24 @@
-"""What the player wants, as Controls: the configuration first, then every event of the board.
+"""What the player wants, as Controls: the configuration first, then every event that names a control, then whole sounds (presets).
 
-Names and ranges are those of the configuration's [controls]; besides these the board has `prompt` (a number or a text), `steps` and
-`tap` (a press: when it came is what matters).
+Names and ranges are those of the configuration's [controls]; besides these there are `prompt` (a number or a text), `steps`, `time` (the
+delay as a knob has it), `tuner` and `tap` (a press: when it came is what matters).
 
 Runs in: the main process, the only one that writes Controls.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
-from dataclasses import fields
+import math
+from dataclasses import dataclass
 
 from appliance.config import Config, ConfigError, ControlsConfig
-from appliance.controls import Control, Controls
+from appliance.controls import Control, Controls, Tuning
 from appliance.fit import Fit
-from appliance.rules import Rule
+from appliance.presets import Place, Sound
+from appliance.rules import rules_of
+from appliance.state import Stand
 from appliance.tempo import Subdivision, TapTempo, fit_delay
 from engines.engine import EngineSpec
 from hw.board import CONTROL_NAMES, ControlEvent
@@ -23,9 +27,11 @@ SWITCHES = {
     "bypass": Control.BYPASS, "kill_dry": Control.KILL_DRY, "trails": Control.TRAILS, "freeze": Control.FREEZE, "jam": Control.JAM,
 }
 KNOBS = {
-    "mix": Control.MIX, "repeats": Control.REPEATS, "level": Control.LEVEL, "tone": Control.TONE, "morph": Control.MORPH, "stray": Control.STRAY,
+    "mix": Control.MIX, "repeats": Control.REPEATS, "level": Control.LEVEL, "tone": Control.TONE, "morph": Control.MORPH,
+    "stray": Control.STRAY,
 }
 PROMPTS = {"prompt": Control.PROMPT, "second_prompt": Control.SECOND_PROMPT}
+TURNED = (*KNOBS, "time")  # what a knob or a pedal can move
 
 
 def find_prompt(wish: str | float, spec: EngineSpec) -> int:
@@ -47,13 +53,35 @@ def find_prompt(wish: str | float, spec: EngineSpec) -> int:
     raise ConfigError(f"prompt {wish!r} is unknown to engine {spec.name!r}; {hint}")
 
 
+@dataclass(frozen=True)
+class Wish:
+    """A prompt as the player put it: the engine at hand may not know it, another one may."""
+
+    words: str = ""
+    embedding: str = ""
+
+
+@dataclass(frozen=True)
+class Memento:
+    """Everything that a press can change, to take it back."""
+
+    values: dict[Control, float]
+    tempo: TapTempo
+    subdivision: Subdivision
+    wishes: dict[str, Wish]
+    place: Place
+
+
 class Player:
     """`start` once, then `apply` each event. What can't be done is answered with a line, and changes nothing."""
 
     def __init__(self, controls: Controls, fit: Fit) -> None:
         self.controls, self.fit, self.spec = controls, fit, fit.spec
         self.tempo, self.subdivision = TapTempo(), Subdivision.QUARTER
-        self._rules: dict[str, Rule] = {one.name: one.metadata["rule"] for one in fields(ControlsConfig)}
+        self.wishes = dict.fromkeys(PROMPTS, Wish())
+        self.place = Place(1, 1)  # of the preset that was chosen last
+        self.tuning = Tuning.MUTE  # what `tuner` turns on
+        self._rules = rules_of(ControlsConfig)
 
     def start(self, config: Config) -> None:
         """Set every control as configured. Raises ConfigError if the engine does not know the prompt."""
@@ -62,14 +90,27 @@ class Player:
             self.controls.set(control, float(getattr(wishes, name)))
         self.subdivision = Subdivision.from_label(wishes.subdivision)
         self._delay(wishes.delay_ms)
-        for name, control in PROMPTS.items():
-            wish = getattr(config.engine, name)
-            self.controls.set(control, find_prompt(wish, self.spec) if wish else 0)
+        for name in PROMPTS:
+            self._prompt(name, getattr(config.engine, name) or 0)
         self.controls.set(Control.STEPS, min(config.engine.steps, self.spec.max_steps))
+        self.tuning = Tuning.MUTE if config.tuner.mute else Tuning.DRY
 
     @property
     def prompt(self) -> str:
         return self.spec.prompts[int(self.controls.get(Control.PROMPT))]
+
+    @property
+    def delay_ms(self) -> float:
+        return self.controls.get(Control.DELAY_FRAMES) * 1000 / self.spec.sample_rate
+
+    @property
+    def beat_seconds(self) -> float:
+        """What a tempo light blinks: the tapped beat, else the delay."""
+        return self.tempo.beat_seconds or self.delay_ms / 1000
+
+    def on(self, name: str) -> bool:
+        """Whether a switch of the board's vocabulary is on."""
+        return self.controls.get(Control.TUNER if name == "tuner" else SWITCHES[name]) >= 0.5
 
     def apply(self, event: ControlEvent) -> str | None:
         """Returns None, or the line that says why nothing was done."""
@@ -84,14 +125,18 @@ class Player:
         if name == "tap":
             self._beat(self.tempo.stamp(event.seconds))
         elif name in PROMPTS:
-            self.controls.set(PROMPTS[name], find_prompt(value, self.spec))
+            self._prompt(name, value)
         elif name == "steps":
             self.controls.set(Control.STEPS, min(max(int(value), 0), self.spec.max_steps))
         elif name == "subdivision":
             self.subdivision = Subdivision.from_label(str(value))
             self._beat(self.tempo.beat_seconds)
         elif name == "delay_ms":
-            self._delay(self._number(name, value))
+            self._new_delay(self._number(name, value))
+        elif name == "time":
+            self.turn(name, float(value))
+        elif name == "tuner":
+            self.controls.set(Control.TUNER, self.tuning if float(value) >= 0.5 else Tuning.OFF)
         elif name in KNOBS:
             self.controls.set(KNOBS[name], self._number(name, value))
         elif name in SWITCHES:
@@ -99,11 +144,98 @@ class Player:
         else:
             raise ConfigError(f"control {name!r} is unknown: use one of {', '.join(CONTROL_NAMES)}")
 
+    # Knobs: positions from 0 to 1
+
+    def position(self, name: str) -> float:
+        """Where a knob for this control (one of TURNED) would have to stand."""
+        if name == "time":
+            shortest, longest = self.fit.delays.shortest_frames, self.fit.delays.longest_frames
+            return math.log(self.controls.get(Control.DELAY_FRAMES) / shortest) / math.log(longest / shortest)
+        low, high = self._rules[name].low, self._rules[name].high
+        return (self.controls.get(KNOBS[name]) - low) / (high - low)
+
+    def turn(self, name: str, position: float) -> None:
+        """A knob for this control comes to stand here; what lies beyond its ends is its ends."""
+        position = min(1.0, max(0.0, position))
+        if name == "time":
+            shortest, longest = self.fit.delays.shortest_frames, self.fit.delays.longest_frames
+            self._new_delay(1000 * shortest * (longest / shortest) ** position / self.spec.sample_rate)
+        else:
+            low, high = self._rules[name].low, self._rules[name].high
+            self.controls.set(KNOBS[name], low + position * (high - low))
+
+    # Whole sounds
+
+    def sound(self) -> Sound:
+        """All that a preset keeps of how it sounds now."""
+        first, second = self.wishes["prompt"], self.wishes["second_prompt"]
+        knobs = {name: round(self.controls.get(control), 6) for name, control in KNOBS.items()}
+        return Sound(
+            prompt=first.words,
+            second_prompt=second.words,
+            prompt_embedding=first.embedding,
+            second_prompt_embedding=second.embedding,
+            delay_ms=round(self.delay_ms, 3),
+            subdivision=self.subdivision.label,
+            jam=self.on("jam"),
+            steps=int(self.controls.get(Control.STEPS)),
+            **knobs,
+        )
+
+    def play(self, sound: Sound) -> list[str]:
+        """Take over a sound, all but what this engine does not know; that is said in a line each."""
+        for name, control in KNOBS.items():
+            self.controls.set(control, getattr(sound, name))
+        self.controls.set(Control.JAM, float(sound.jam))
+        self.controls.set(Control.STEPS, min(sound.steps, self.spec.max_steps))
+        self.subdivision = Subdivision.from_label(sound.subdivision)
+        self._new_delay(sound.delay_ms)
+        refused = []
+        for name in PROMPTS:
+            self.wishes[name] = Wish(getattr(sound, name), getattr(sound, f"{name}_embedding"))
+            try:
+                self.controls.set(PROMPTS[name], find_prompt(self.wishes[name].words or 0, self.spec))
+            except ConfigError as error:
+                refused.append(str(error))
+        return refused
+
+    def stand(self) -> Stand:
+        return Stand(str(self.place), self.on("bypass"), self.on("kill_dry"), self.on("trails"))
+
+    def resume(self, stand: Stand) -> None:
+        self.place = Place.parse(stand.preset) or self.place
+        for name in ("bypass", "kill_dry", "trails"):
+            self.controls.set(SWITCHES[name], float(getattr(stand, name)))
+
+    # Taking back
+
+    def remember(self) -> Memento:
+        values: dict[Control, float] = {control: self.controls.get(control) for control in Control if control != Control.RUNNING}
+        return Memento(values, copy.deepcopy(self.tempo), self.subdivision, dict(self.wishes), self.place)
+
+    def take_back(self, before: Memento, after: Memento) -> None:
+        """Undo what happened between the two, but not what a knob has moved since."""
+        for control, value in before.values.items():
+            if after.values[control] != value and self.controls.get(control) == after.values[control]:
+                self.controls.set(control, value)
+        self.tempo, self.subdivision = before.tempo, before.subdivision
+        self.wishes, self.place = dict(before.wishes), before.place
+
     def _number(self, name: str, value: float | str) -> float:
         number, rule = float(value), self._rules[name]
         if not rule.low <= number <= rule.high:
             raise ConfigError(f"{name} = {value} is not allowed: must be {rule.says}")
         return number
+
+    def _prompt(self, name: str, wish: str | float) -> None:
+        index = find_prompt(wish, self.spec)
+        self.controls.set(PROMPTS[name], index)
+        self.wishes[name] = Wish(self.spec.prompts[index])
+
+    def _new_delay(self, delay_ms: float) -> None:
+        """A delay that was not tapped: it is the beat from now on."""
+        self.tempo = TapTempo()
+        self._delay(delay_ms)
 
     def _delay(self, delay_ms: float) -> None:
         self.controls.set(Control.DELAY_FRAMES, self.fit.delay_frames(delay_ms))

@@ -1,7 +1,11 @@
 """What a player moves and sees: switches, knobs and lights, as timed events in one direction and colours in the other.
 
-    "script:set.txt"    a text file of timed events (hw/script.py says how it reads)
-    "none"              no board: the config's values stay
+    "script:set.txt"                a text file of timed events (hw/script.py says how it reads)
+    "none"                          no board: the config's values stay
+    "serial:/dev/ghostnote-board"   footswitches, knobs and LEDs on a microcontroller (hw/serial_board.py)
+    "midi:", "midi:NAME"            every MIDI input, or those with NAME in theirs (hw/midi.py has the options)
+    "keys"                          this terminal (hw/keys_board.py)
+    "serial:...,midi:"              several at once
 
 A board reports what was moved (SwitchEvent, KnobEvent); what that means is decided by the player's mapping, in the main process.
 A script, MIDI or a key press may also name the control itself (ControlEvent).
@@ -11,9 +15,12 @@ Runs in: the main process.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
+
+_NEXT_BOARD = re.compile(r",(?=(?:script|none|serial|midi|keys)\b)")  # a path may have commas of its own
 
 SWITCHES = ("bypass", "kill_dry", "trails", "freeze", "jam", "tuner")
 TEXTS = ("prompt", "second_prompt", "subdivision", "preset", "bank", "save")  # a prompt, preset or bank may also be a number
@@ -34,7 +41,7 @@ class ControlEvent:
     For the switches the value is 0 or 1; `tap` counts a press (its time is what matters); `prompt` is an index or a text that the
     engine knows, `subdivision` a text such as 1/8. that says what a tapped beat sets. `time` is the delay as a knob has it, from 0 (the
     shortest) to 1 (the longest). `preset` is a program number from 0 on, a place such as 1.2, a name, next or previous; `bank` a number
-    from 1 on, next or previous; `save` keeps the sound of now in a place, or in the current one ("here").
+    from 1 on, next or previous; `save` keeps the sound of now in a place, in the current one ("here") or in a free one ("new").
     """
 
     seconds: float
@@ -113,14 +120,44 @@ class BoardPort(Protocol):
     def show(self, lights: Lights, alive: bool) -> None:
         """Called every tick. `alive` is false when audio makes no progress: a board then puts its relay to true bypass."""
 
+    def wake_fds(self) -> tuple[int, ...]:
+        """What becomes readable when `poll` would have something, for a main that sleeps until then."""
+
     def close(self) -> None: ...
 
 
 def open_board(address: str) -> BoardPort:
-    """Open the board that `address` names. Raises BoardError."""
+    """Open the board, or the boards, that `address` names. Raises BoardError."""
+    parts = _NEXT_BOARD.split(address)
+    if len(parts) == 1:
+        return _open_one(address)
+    from hw.merged_board import MergedBoard
+
+    boards: list[BoardPort] = []
+    try:
+        boards.extend(map(_open_one, parts))
+    except BoardError:
+        MergedBoard(boards).close()
+        raise
+    return MergedBoard(boards)
+
+
+def _open_one(address: str) -> BoardPort:
     kind, _, rest = address.partition(":")
     if kind in ("script", "none"):
         from hw.script import ScriptBoard
 
         return ScriptBoard.from_file(rest) if kind == "script" else ScriptBoard([])
-    raise BoardError(f"board {address!r} is unknown: use script:PATH or none")
+    if kind == "serial":
+        from hw.serial_board import SerialBoard
+
+        return SerialBoard(rest)
+    if kind == "midi":
+        from hw.midi import MidiBoard
+
+        return MidiBoard.from_address(rest)
+    if kind == "keys":
+        from hw.keys_board import KeysBoard
+
+        return KeysBoard()
+    raise BoardError(f"board {address!r} is unknown: use serial:DEVICE, midi:, keys, script:PATH or none")

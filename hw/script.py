@@ -48,6 +48,9 @@ class ScriptBoard:
     def show(self, lights: Lights, alive: bool) -> None:
         """A script has no lights."""
 
+    def wake_fds(self) -> tuple[int, ...]:
+        return ()
+
     def close(self) -> None:
         self._next = len(self._events)
 

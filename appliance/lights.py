@@ -1,0 +1,172 @@
+"""What the board shows, as a pure function of how the pedal stands.
+
+    status      white: only dry sound    blue: the plain delay    green: the engine    red: no sound at all
+                slow blink: the next stage is on its way; fast blink: the engine died and is started again
+    deadline    green: on time           amber: close, or steps were shed    red: the plain delay stood in    off: no engine yet
+    switches    what each switch's press does, and blue while frozen; a tuner takes them over
+
+Runs in: the main process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from appliance.shared import SharedMemory
+from appliance.slot import SlotState
+from appliance.stats import Counter, Counters, Ledger, WorkerCounter
+from appliance.tuner import Reading
+from hw.board import Colour, Light, Lights, Pattern
+
+IN_TUNE_CENTS = 2.0
+FAR_CENTS = 20.0
+LASTS_SECONDS = 2.0  # how long a missed block is shown, so that an eye that looks down finds it
+CLIP_SECONDS = 0.3
+CLOSE_SHARE = 0.2  # of what the engine is allowed: with less than this left over it is close
+CLOSE_BLOCKS = 8  # the last so many count
+
+
+class Stage(Enum):
+    """How far the pedal is: it plays from the first on, and never waits for the next."""
+
+    SILENT = "silent"
+    DRY = "dry"
+    DELAY = "delay"
+    ENGINE = "engine"
+
+
+class DeadlineColour(Enum):
+    """Three colours, and dark while there is no engine to be judged."""
+
+    DARK = Colour.OFF
+    ON_TIME = Colour.GREEN
+    CLOSE = Colour.AMBER  # little slack, or the governor has shed denoising steps
+    FALLBACK = Colour.RED  # a block was late: the plain delay stood in
+
+
+def stage(alive: bool, position: int, delay_frames: int, slot: SlotState) -> Stage:
+    if not alive:
+        return Stage.SILENT
+    if slot is SlotState.ACTIVE:
+        return Stage.ENGINE
+    return Stage.DELAY if position >= delay_frames else Stage.DRY
+
+
+class DeadlineLight:
+    """Judges from the counters and the ledger; the time is passed in, in seconds on any one clock."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._audio, self._worker = Counters(memory.counters), Counters(memory.worker_counters)
+        self._ledger = Ledger(memory.ledger, memory.layout.block_frames)
+        self._block_frames = memory.layout.block_frames
+        self._late = self._shed = 0
+        self._late_at = self._shed_at = -LASTS_SECONDS
+
+    def judge(self, seconds: float, slot: SlotState) -> DeadlineColour:
+        late, shed = self._audio.get(Counter.LATE_BLOCKS), self._worker.get(WorkerCounter.SHED)
+        if slot is not SlotState.ACTIVE:
+            self._late, self._shed = late, shed
+            return DeadlineColour.DARK
+        if late != self._late:
+            self._late, self._late_at = late, seconds
+        if shed != self._shed:
+            self._shed, self._shed_at = shed, seconds
+        if seconds - self._late_at < LASTS_SECONDS:
+            return DeadlineColour.FALLBACK
+        close = seconds - self._shed_at < LASTS_SECONDS or self._close()
+        return DeadlineColour.CLOSE if close else DeadlineColour.ON_TIME
+
+    def _close(self) -> bool:
+        """Whether any of the last answers left little of what it was allowed."""
+        newest = self._audio.get(Counter.POSITION) // self._block_frames
+        for block in range(max(0, newest - CLOSE_BLOCKS), newest):
+            row = self._ledger.row(block * self._block_frames)
+            if row["start"] == block * self._block_frames and row["written"] > 0:
+                slack, allowed = row["due"] - row["written"], row["due"] - row["captured"]
+                if slack < CLOSE_SHARE * allowed:
+                    return True
+        return False
+
+
+class ClipLight:
+    """Lit for a moment after anything was at full scale, at the input or before the limiter at the output."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._counters = Counters(memory.counters)
+        self._seen = 0
+        self._until = -1.0
+
+    def judge(self, seconds: float) -> bool:
+        clipped = self._counters.get(Counter.CLIPPED_FRAMES) + self._counters.get(Counter.CLIPPED_INPUTS)
+        if clipped != self._seen:
+            self._seen, self._until = clipped, seconds + CLIP_SECONDS
+        return seconds < self._until
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All that the lights are about."""
+
+    stage: Stage
+    slot: SlotState
+    deadline: DeadlineColour
+    clip: bool
+    beat_seconds: float
+    press: tuple[str, ...]  # what each switch's press does
+    hold: tuple[str, ...]
+    on: frozenset[str]  # of the toggles
+    saved: bool  # the sound is that of the preset that was chosen last
+    trails: bool
+    preset: str
+    tuning: bool = False
+    reading: Reading | None = None
+
+
+def lights(now: Standing) -> Lights:
+    switches = tuple(_switch(now, index) for index in range(len(now.press)))
+    return Lights(
+        status=_status(now),
+        deadline=Light(Colour(now.deadline.value)),
+        switches=_tuner(now.reading, len(switches)) if now.tuning else switches,
+        clip=now.clip,
+        beat_seconds=0.0 if now.tuning else round(now.beat_seconds, 4),
+        relay_bypass="bypass" in now.on and not now.trails and "kill_dry" not in now.on and not now.tuning,
+        text=(str(now.reading) if now.reading else "–") if now.tuning else now.preset,  # noqa: RUF001
+    )
+
+
+_STATUS = {Stage.SILENT: Colour.RED, Stage.DRY: Colour.WHITE, Stage.DELAY: Colour.BLUE, Stage.ENGINE: Colour.GREEN}
+
+
+def _status(now: Standing) -> Light:
+    waits = now.stage in (Stage.DRY, Stage.DELAY)
+    pattern = Pattern.FAST_BLINK if waits and now.slot is SlotState.DEAD else Pattern.SLOW_BLINK if waits else Pattern.STEADY
+    return Light(_STATUS[now.stage], pattern)
+
+
+_LIT = {"freeze": Colour.BLUE, "jam": Colour.VIOLET, "tuner": Colour.WHITE, "kill_dry": Colour.WHITE, "trails": Colour.WHITE}
+
+
+def _switch(now: Standing, index: int) -> Light:
+    press, hold = now.press[index], now.hold[index] if index < len(now.hold) else "none"
+    if "freeze" in now.on and "freeze" in (press, hold):
+        return Light(Colour.BLUE)
+    if press == "bypass":
+        return Light(Colour.OFF if "bypass" in now.on else Colour.GREEN)
+    if press == "tap":
+        return Light(Colour.AMBER)  # the board lets it blink the beat
+    if press.endswith(("_preset", "_bank")):
+        return Light(Colour.WHITE, Pattern.STEADY if now.saved else Pattern.SLOW_BLINK)
+    return Light(_LIT[press]) if press in _LIT and press in now.on else Light()
+
+
+def _tuner(reading: Reading | None, switches: int) -> tuple[Light, ...]:
+    """Left: flat. Right: sharp. All green: in tune. Far off blinks."""
+    if reading is None:
+        return (Light(),) * switches
+    if abs(reading.cents) <= IN_TUNE_CENTS:
+        return (Light(Colour.GREEN),) * switches
+    far = Pattern.FAST_BLINK if abs(reading.cents) > FAR_CENTS else Pattern.STEADY
+    lit = 0 if reading.cents < 0 else switches - 1
+    return tuple(Light(Colour.AMBER, far) if index == lit else Light() for index in range(switches))
