@@ -1,0 +1,135 @@
+"""The pedal installed in a container, with a guitarist at its sound card; shared by all tests, which leave it playing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.service.container import REPO, Container, boot, missing_part, wheels
+
+CABLE = "/run/cable"
+ASOUND = f"""
+pcm.cable {{ type file slave.pcm {{ type null }} file "{CABLE}/amp" infile "{CABLE}/guitar" format raw }}
+"""
+CONFIG = """
+[audio]
+port = "alsa:cable"
+[engine]
+bundle = "{engine}"
+[controls]
+mix = 0.3
+"""
+
+
+@dataclass
+class Cable:
+    """The running cable.py, and the silences that it has told of."""
+
+    process: subprocess.Popen[str]
+    silences: list[tuple[float, float]] = field(default_factory=list)
+
+    def follow(self) -> None:
+        assert self.process.stdout and self.process.stdout.readline() == "ready\n"
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def say(self, word: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(word + "\n")
+
+    def silence_since(self, moment: float, patience_seconds: float = 15.0) -> float:
+        """Wait until sound is back after a silence that began around `moment` or later. How long it lasted."""
+        found = wait_for(lambda: [pair for pair in self.silences if pair[1] > moment], patience_seconds, "sound")
+        time.sleep(0.15)  # another may have followed at once
+        found = [pair for pair in self.silences if pair[1] > moment]
+        return found[-1][1] - found[0][0]
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            told = json.loads(line)
+            self.silences.append((told["began"], told["ended"]))
+
+
+@dataclass
+class Pedal:
+    """A container with the pedal in it."""
+
+    container: Container
+    cable: Cable
+
+    def configure(self, engine: str = "echo", more: str = "") -> None:
+        (self.container.share / "ghostnote.toml").write_text(CONFIG.format(engine=engine) + more)
+        self.container.run("cp", "/host/ghostnote.toml", "/etc/ghostnote/ghostnote.toml")
+
+    def systemctl(self, *arguments: str) -> str:
+        return self.container.run("systemctl", *arguments)
+
+    def process(self, which: str) -> int:
+        """Process id, as the container numbers it, of main, audio or worker."""
+        pattern = {"main": "bin/ghostnote run", "audio": "appliance.audio", "worker": "appliance.worker"}[which]
+        return int(self.container.run("pgrep", "--oldest", "--full", pattern).split()[0])
+
+    def journal(self, *matches: str, since: float = 0.0) -> list[dict[str, str]]:
+        """Entries of the service's journal that match FIELD=VALUE, from the moment `since` (time.monotonic) on."""
+        text = self.container.run("journalctl", "--unit=ghostnote", "--output=json", "--quiet", "--no-pager", *matches)
+        entries = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [entry for entry in entries if int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6 >= since]
+
+    def stage(self) -> str:
+        return self.container.show("StatusText")
+
+
+def wait_for(what: Callable[[], object], patience_seconds: float, name: str) -> object:
+    """Ask until it is so. Returns what was asked for."""
+    give_up_at = time.monotonic() + patience_seconds
+    while not (answer := what()):
+        assert time.monotonic() < give_up_at, f"waited {patience_seconds:g} s for {name}"
+        time.sleep(0.02)
+    return answer
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is committed, and nothing else."""
+    place = tmp_path_factory.mktemp("clean") / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(REPO), str(place)], check=True)
+    return place
+
+
+@pytest.fixture(scope="session")
+def container(clone: Path) -> Iterator[Container]:
+    """Booted, with the clone and all packages at /host, and a sound card made of FIFOs. Nothing is installed yet."""
+    missing = missing_part()
+    if missing:
+        pytest.skip(f"no container: {missing}")
+    packages = wheels(clone)
+    with tempfile.TemporaryDirectory(prefix="ghostnote-container-", dir="/var/tmp") as folder, boot(Path(folder)) as running:
+        subprocess.run(["cp", "-a", clone, running.share / "clone"], check=True)
+        subprocess.run(["cp", "-a", packages, running.share / "wheels"], check=True)
+        (running.share / "asound.conf").write_text(ASOUND)
+        (running.share / "cable.py").write_bytes(Path(__file__).with_name("cable.py").read_bytes())
+        running.run("cp", "/host/asound.conf", "/etc/asound.conf")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def pedal(container: Container) -> Iterator[Pedal]:
+    """Installed and playing."""
+    container.run("/host/clone/deploy/install", "--wheels", "/host/wheels", "--no-start", timeout_seconds=300)
+    cable = Cable(container.start("python3", "/host/cable.py", CABLE))
+    try:
+        cable.follow()
+        pedal = Pedal(container, cable)
+        pedal.configure()
+        pedal.systemctl("start", "ghostnote")
+        yield pedal
+    finally:
+        cable.process.kill()
