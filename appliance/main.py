@@ -27,6 +27,7 @@ from appliance.controls import Control, Controls
 from appliance.delay import WetSettings
 from appliance.fit import Fit
 from appliance.journal import about
+from appliance.observer import Observer, governor_of
 from appliance.playing import Playing
 from appliance.report import Report, Session, collect, own_peak_rss_mb
 from appliance.shared import SharedMemory
@@ -81,6 +82,7 @@ class Supervisor:
         settings = self._audio_settings(fit.wet)
         self.audio = Child("audio", settings.command(), settings.pass_fds)
         self.slot = Slot(self.memory, self._worker_settings())
+        self.observer = Observer(self.memory, config)
         self.stopping = self.ended = False
         self.startup_seconds: float | None = None
         self.notes: list[str] = []
@@ -125,6 +127,8 @@ class Supervisor:
             audio_restarts=self.audio.restarts,
             engine_restarts=self.slot.child.restarts,
             notes=tuple(self.notes),
+            misses=dict(self.observer.monitor.causes),
+            breaches=dict(self.observer.monitor.watch.breaches),
         )
         return collect(self.memory, session)
 
@@ -163,6 +167,7 @@ class Supervisor:
         if now - self._measured_at > MEASURE_SECONDS:
             self._measured_at = now
             self._measure()
+        self.observer.tick(self)
         if self.options.on_tick:
             self.options.on_tick(self)
 
@@ -240,6 +245,7 @@ class Supervisor:
         self.board.close()
         for line in self.playing.end():
             log.error("%s", line, extra=about("not-kept"))
+        self.observer.close()
         self.memory.close()
         for fd in (self.doorbell_fd, self.answer_fd):
             os.close(fd)
@@ -282,6 +288,7 @@ class Supervisor:
             seed=engine.seed,
             core=_core(realtime.worker_core),
             nice=realtime.worker_nice,
+            governor=governor_of(self.config),
         )
 
 

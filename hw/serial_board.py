@@ -139,7 +139,7 @@ class SerialBoard:
         heard, silent = self.link.last_heard_seconds >= self._opened, now - max(self.link.last_heard_seconds, self._opened)
         if heard and silent < SILENT_SECONDS:
             self._become(WELL, f"board {self.device} is here")
-        elif self.link.decoder.other_version:
+        elif self.link.decoder.other_version >= 0:
             self._become(STRANGE, version_line(self.device, self.link.decoder.other_version))
         elif silent >= SILENT_SECONDS:
             self._become(SILENT, f"board {self.device} says nothing: unplug it and plug it in, or `ghostnote board flash {self.device}`")

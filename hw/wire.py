@@ -129,7 +129,7 @@ class Decoder:
         self._piece = bytearray()
         self._too_long = False
         self.refused = 0  # pieces between zeros that were no frame
-        self.other_version = 0  # the last version, not ours, that a whole frame had
+        self.other_version = -1  # the last version, not ours, that a whole frame had; -1: none
 
     def feed(self, data: "bytes | bytearray") -> "list[Frame]":
         frames = []

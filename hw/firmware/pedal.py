@@ -84,7 +84,7 @@ class Host:
 
     def frames(self, data: bytes) -> "list[wire.Frame]":
         frames = self._decoder.feed(data)
-        if self._decoder.other_version and not self._alive:
+        if self._decoder.other_version >= 0 and not self._alive:
             self._lights.show(lights.STRANGE)
         return frames
 
