@@ -49,3 +49,9 @@ def guide(v, v_null, scale: float):  # type: ignore[no-untyped-def]
 def block_noise(seed: int, block: int, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The noise of one step of one block: a function of its arguments alone, so that a replay is exact."""
     return np.random.default_rng([seed, block, step]).standard_normal(shape, dtype=np.float32)
+
+
+def weights(t: float, t_next: float, is_ping_pong: bool, guidance: float) -> tuple[float, float, float, float]:
+    """A step as one weighted sum: of x, v, v without words, fresh noise. The same as `guide`, then `ping_pong` or `euler`."""
+    keep, turn, add = (1 - t_next, -(1 - t_next) * t, t_next) if is_ping_pong else (1.0, -(t - t_next), 0.0)
+    return keep, turn * guidance, turn * (1 - guidance), add
