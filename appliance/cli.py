@@ -17,13 +17,14 @@ from rich.console import Console
 
 from appliance.config import Config, ConfigError, load_config
 from appliance.main import RunOptions, StartError, Supervisor
+from appliance.status import StatusError
 from engines.bundle import BundleError
 from hw.audio import PortError
 from hw.board import BoardError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-OPERATOR_ERRORS = (ConfigError, BundleError, PortError, BoardError, StartError)
+OPERATOR_ERRORS = (ConfigError, BundleError, PortError, BoardError, StartError, StatusError)
 
 out, err = Console(), Console(stderr=True)
 
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_demo(commands)
     _add_render(commands)
+    _add_status(commands)
     _add_check(commands)
     _add_bench(commands)
     _add_engine(commands)
@@ -88,6 +90,14 @@ def _add_render(commands: Commands) -> None:
     one.add_argument("--delay-ms", type=_positive, default=0.0, metavar="MS", help="default: the shortest")
     _add_engine_option(one)
     one.set_defaults(command=_render)
+
+
+def _add_status(commands: Commands) -> None:
+    one = commands.add_parser("status", help="what the running pedal says of itself, live")
+    one.add_argument("--json", action="store_true", help="once, as JSON on stdout")
+    one.add_argument("--once", action="store_true", help="once, as a table")
+    one.add_argument("--socket", type=Path, metavar="FILE", help="of another pedal than the service's or your own")
+    one.set_defaults(command=_status)
 
 
 def _add_check(commands: Commands) -> None:
@@ -176,6 +186,13 @@ def _render(arguments: argparse.Namespace) -> int:
     write_audio(arguments.output, rendered.out, spec.sample_rate, subtype)
     delay_ms = 1000 * rendered.delay_frames / spec.sample_rate
     out.print(f"{arguments.output}: “{rendered.prompt}”, {delay_ms:.0f} ms after the guitar", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from appliance.status_table import run
+
+    run(out, arguments.socket, arguments.json, arguments.once)
     return 0
 
 

@@ -125,6 +125,22 @@ class RealtimeConfig:
 
 
 @dataclass(frozen=True)
+class MonitorConfig:
+    """Budgets, what is done before a deadline is missed, and what is written down after it was."""
+
+    governor: bool = switch(True)  # shed denoising steps before a block is late
+    least_steps: int = whole(1, 1, 16)
+    reserve: float = number(0.2, 0.0, 0.8)  # share of the time until an answer is due that the governor keeps free
+    slack_ms: float = number(10.0, 0.0, 2_000.0)  # a block that leaves less is over budget
+    period_late_us: int = whole(0, 0, 1_000_000)  # 0: half of what the card queues
+    period_work_us: int = whole(0, 0, 1_000_000)  # 0: half a period
+    celsius: float = number(85.0, 20.0, 125.0)
+    misses_mb: float = number(4.0, 0.0, 1_000.0)  # for the record of missed deadlines; 0: none
+    status: bool = switch(True)  # answer `ghostnote status`
+    prometheus: str = text("", "a file that ends in .prom; empty is none")
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree; its fields are the tables of the TOML file."""
 
@@ -137,6 +153,7 @@ class Config:
     tuner: TunerConfig = field(default_factory=TunerConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
 
 TABLES: dict[str, type] = {
@@ -149,6 +166,7 @@ TABLES: dict[str, type] = {
     "tuner": TunerConfig,
     "storage": StorageConfig,
     "realtime": RealtimeConfig,
+    "monitor": MonitorConfig,
 }
 
 

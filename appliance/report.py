@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,8 @@ class Session:
     peak_rss_mb: Mapping[str, float]
     audio_restarts: int = 0
     engine_restarts: int = 0
+    misses: Mapping[str, int] = field(default_factory=dict)  # missed deadlines by cause
+    breaches: Mapping[str, int] = field(default_factory=dict)  # how often each budget began to be breached
     notes: tuple[str, ...] = ()  # what the processes had to say, such as what the system did not permit
 
 
@@ -63,6 +65,11 @@ class Report:
     block_ms: float
     rtf: float | None  # median block compute / block: below 1 is faster than real time
     period_work_us: Numbers
+    period_late_us: Numbers
+    period_slack_us: Numbers
+    shed_blocks: int  # answered with fewer denoising steps than the player wished
+    misses: Mapping[str, int]
+    breaches: Mapping[str, int]
     startup_s: float | None
     peak_rss_mb: Mapping[str, float]
     audio_restarts: int
@@ -101,6 +108,11 @@ def collect(memory: SharedMemory, session: Session) -> Report:
         block_ms=round(block_ms, 3),
         rtf=round(float(np.median(compute)) / block_ms, 4) if len(compute) else None,
         period_work_us=period_work_us(memory),
+        period_late_us=_of_histogram(memory, Measure.PERIOD_LATE, p50=50, p99=99, max=100),
+        period_slack_us=_of_histogram(memory, Measure.PERIOD_SLACK, min=0, p50=50, p99=1),
+        shed_blocks=worker.get(WorkerCounter.SHED),
+        misses=dict(session.misses),
+        breaches=dict(session.breaches),
         startup_s=None if session.startup_seconds is None else round(session.startup_seconds, 3),
         peak_rss_mb={name: round(mb, 1) for name, mb in session.peak_rss_mb.items()},
         audio_restarts=session.audio_restarts,
@@ -122,9 +134,13 @@ def spread(values: NDArray[np.float64], *names: str) -> dict[str, float | None]:
 
 
 def period_work_us(memory: SharedMemory) -> dict[str, float | None]:
-    work = histogram(memory.histograms, Measure.PERIOD_WORK)
     largest = Counters(memory.counters).get(Counter.MAX_WORK_US)
-    return {"p50": work.percentile_us(50), "p99": work.percentile_us(99), "max": largest}
+    return {**_of_histogram(memory, Measure.PERIOD_WORK, p50=50, p99=99), "max": largest}
+
+
+def _of_histogram(memory: SharedMemory, measure: Measure, **percents: float) -> dict[str, float | None]:
+    counted = histogram(memory.histograms, measure)
+    return {name: counted.percentile_us(percent) for name, percent in percents.items()}
 
 
 def own_peak_rss_mb() -> float:
@@ -154,6 +170,11 @@ def _rows(report: Report) -> Iterator[tuple[str, str, bool | None]]:
     yield "silent frames", f"{report.silent_frames} (and {report.resting_frames} in which the engine rests)", report.silent_frames > 0
     yield "xruns", f"{report.xruns}", report.xruns > 0
     yield "audio per period", f"{_shown(report.period_work_us, 'µs')} ({report.period_frames} frames)", None
+    yield "... had late by", f"{_shown(report.period_late_us, 'µs')}; slack {_shown(report.period_slack_us, 'µs')}", None
+    if report.shed_blocks:
+        yield "shed steps", f"in {report.shed_blocks} blocks", True
+    if report.misses or report.breaches:
+        yield "misses", f"{_counts(report.misses)}; over budget: {_counts(report.breaches)}", True
     yield "engine ready after", f"{_number(report.startup_s)} s", None
     yield "peak memory", ", ".join(f"{name} {mb:.0f} MB" for name, mb in report.peak_rss_mb.items()), None
     if report.audio_restarts or report.engine_restarts or report.engine_resets:
@@ -162,6 +183,10 @@ def _rows(report: Report) -> Iterator[tuple[str, str, bool | None]]:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"  # noqa: RUF001
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
 def _shown(numbers: Numbers, unit: str = "ms") -> str:
