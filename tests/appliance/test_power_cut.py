@@ -1,0 +1,281 @@
+"""The power is cut at every step of every write: no preset and no last state is lost but the one being written.
+
+Two ways to cut. A real process is killed with SIGKILL at each system call that changes the disk, in the middle of writes too. That
+shows what a dying process leaves behind; but a kernel that lives on keeps what was written. So a second disk remembers what has been
+made durable, and after the cut takes away, in all the ways a real disk might, what was not.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from appliance.presets import Place, Preset, PresetStore, Sound
+from appliance.rules import ConfigError
+from appliance.state import Stand, State, load_state, state_path, state_text
+from appliance.storage import Disk, replace_file, sweep
+
+PIECE = 50  # bytes that a write takes at most here, so that there are cuts in the middle of files
+SEED = 7
+
+
+class PowerCut(BaseException):
+    """Nothing runs after this."""
+
+
+class StepDisk(Disk):
+    """Counts its steps, and at step `cut_at` calls `cut` instead; a write is cut after half of its piece."""
+
+    def __init__(self, cut_at: int, cut: Callable[[], None]) -> None:
+        self.cut_at, self.cut, self.steps = cut_at, cut, 0
+
+    def _step(self) -> None:
+        self.steps += 1
+        if self.steps == self.cut_at:
+            self.cut()
+
+    def create(self, path: Path) -> int:
+        self._step()
+        return super().create(path)
+
+    def write(self, fd: int, data: bytes) -> int:
+        if self.steps + 1 == self.cut_at:
+            super().write(fd, data[: PIECE // 2])
+        self._step()
+        return super().write(fd, data[:PIECE])
+
+    def sync(self, fd: int) -> None:
+        self._step()  # a kernel that lives on needs no more, and a test on a slow disk is spared it
+
+    def close(self, fd: int) -> None:
+        self._step()
+        super().close(fd)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._step()
+        super().rename(old, new)
+
+    def remove(self, path: Path) -> None:
+        self._step()
+        super().remove(path)
+
+    def sync_folder(self, folder: Path) -> None:
+        self._step()
+
+
+class LosingDisk(StepDisk):
+    """Knows what is durable: a file's bytes after `sync`, names after `sync_folder`. `crash` loses of the rest what chance says."""
+
+    def __init__(self, cut_at: int, root: Path) -> None:
+        super().__init__(cut_at, self._go_dark)
+        self.root, self.open_paths = root, dict[int, Path]()
+        self.names = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}  # durable: name -> durable bytes
+        self.durable: dict[int, bytes] = {}  # inode -> bytes
+        self.pending: list[tuple[str, Path, Path | None, int]] = []  # changes of names that no sync_folder has followed
+
+    def _go_dark(self) -> None:
+        raise PowerCut
+
+    def create(self, path: Path) -> int:
+        fd = super().create(path)
+        inode = os.fstat(fd).st_ino
+        self.open_paths[fd], self.durable[inode] = path, b""
+        self.pending.append(("create", path, None, inode))
+        return fd
+
+    def sync(self, fd: int) -> None:
+        super().sync(fd)
+        self.durable[os.fstat(fd).st_ino] = self.open_paths[fd].read_bytes()
+
+    def rename(self, old: Path, new: Path) -> None:
+        super().rename(old, new)
+        self.pending.append(("rename", old, new, new.stat().st_ino))
+
+    def remove(self, path: Path) -> None:
+        super().remove(path)
+        self.pending.append(("remove", path, None, 0))
+
+    def sync_folder(self, folder: Path) -> None:
+        super().sync_folder(folder)
+        for change in self.pending:
+            self._make_durable(change, self.durable.get(change[3], b""))
+        self.pending.clear()
+
+    def _make_durable(self, change: tuple[str, Path, Path | None, int], content: bytes) -> None:
+        what, path, new, _ = change
+        if what == "create":
+            self.names[path] = content
+        elif what == "remove":
+            self.names.pop(path, None)
+        elif new is not None:
+            self.names.pop(path, None)
+            self.names[new] = content
+
+    def crash(self, chance: random.Random) -> None:
+        """What a disk may show after the cut: of the changed names any first ones, of unsynced bytes any part, or zeros."""
+        for change in self.pending[: chance.randint(0, len(self.pending))]:
+            path = change[2] or change[1]
+            written = path.read_bytes() if path.exists() else b""
+            durable = self.durable.get(change[3], b"")
+            torn = [durable, written, written[: chance.randint(0, len(written))], bytes(len(written))]
+            self._make_durable(change, durable if durable else chance.choice(torn))
+        for path in [path for path in self.root.rglob("*") if path.is_file()]:
+            path.unlink()
+        for path, content in self.names.items():
+            path.write_bytes(content)
+
+
+# A session of a player who saves, renames, deletes and turns knobs
+
+
+@dataclass
+class Kept:
+    """What the disk must hold: the presets by place, and the state."""
+
+    presets: dict[Place, Preset] = field(default_factory=dict)
+    state: State | None = None
+
+
+Change = Callable[[Path, Disk], None]
+
+
+def session(count: int, seed: int) -> Iterator[tuple[Change, Kept]]:
+    """Each change, and what must be kept once it is complete."""
+    chance, kept = random.Random(seed), Kept()
+    for number in range(count):
+        place = Place(chance.randint(1, 2), chance.randint(1, 3))
+        sound = Sound(prompt=f"words of number {number}", mix=chance.randint(0, 100) / 100)
+        presets = dict(kept.presets)
+        what = chance.choice(["save", "save", "state", "state", "rename", "delete"])
+        if what == "state" or (what != "save" and place not in presets):
+            kept = Kept(presets, State(Stand(str(place), bool(number % 2)), sound))
+            yield _write_state(kept.state), kept
+        elif what == "save":
+            preset = presets[place] = Preset(f"Preset {number}", sound)
+            kept = Kept(presets, kept.state)
+            yield _save(place, preset), kept
+        elif what == "rename":
+            presets[place] = Preset(f"Renamed {number}", presets[place].sound)
+            kept = Kept(presets, kept.state)
+            yield _rename(place, f"Renamed {number}"), kept
+        else:
+            del presets[place]
+            kept = Kept(presets, kept.state)
+            yield _delete(place), kept
+
+
+def _save(place: Place, preset: Preset) -> Change:
+    return lambda folder, disk: PresetStore(folder, disk).save(place, preset)
+
+
+def _rename(place: Place, name: str) -> Change:
+    return lambda folder, disk: PresetStore(folder, disk).rename(place, name)
+
+
+def _delete(place: Place) -> Change:
+    return lambda folder, disk: PresetStore(folder, disk).delete(place)
+
+
+def _write_state(state: State | None) -> Change:
+    assert state
+    return lambda folder, disk: replace_file(state_path(folder), state_text(state), disk)
+
+
+def assert_kept(folder: Path, before: Kept, after: Kept) -> None:
+    """Everything is as before the change or as after it, and nothing is damaged; what was left lying about is swept."""
+    for one in (folder, folder / "presets"):
+        sweep(one)
+    presets, lines = PresetStore(folder).load_all()
+    assert lines == []
+    assert presets in (before.presets, after.presets)
+    assert load_state(folder) in (before.state, after.state)
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} <= {".toml"}
+
+
+def test_a_process_that_is_killed_at_any_step_loses_nothing_else(tmp_path: Path) -> None:
+    """Each change is first made by a child that is killed at its first step, then by one killed at its second, and so on."""
+    points, before = 0, Kept()
+    PresetStore(tmp_path)
+    for change, after in session(48, SEED):
+        for cut_at in range(1, 100):
+            points += 1
+            if _killed(change, tmp_path, cut_at):
+                assert_kept(tmp_path, before, after)
+                continue
+            break
+        assert_kept(tmp_path, after, after)
+        before = after
+    assert points >= 500, points
+
+
+def _killed(change: Change, folder: Path, cut_at: int) -> bool:
+    """Make the change in a child that ends itself with SIGKILL at this step. Whether it came to that."""
+    child = os.fork()
+    if child == 0:
+        try:
+            change(folder, StepDisk(cut_at, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+        except ConfigError:
+            pass  # the change was complete when the child before was killed: a preset that is deleted is not there
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_disk_that_loses_what_was_not_synced_loses_nothing_else(tmp_path: Path, seed: int) -> None:
+    points, before, chance = 0, Kept(), random.Random(seed)
+    folder, scene = tmp_path / "pedal", tmp_path / "before"
+    PresetStore(folder)
+    for change, after in session(48, seed):
+        shutil.copytree(folder, scene)
+        for cut_at in range(1, 100):
+            disk = LosingDisk(cut_at, folder)
+            try:
+                change(folder, disk)
+            except PowerCut:
+                points += 1
+                disk.crash(chance)
+                assert_kept(folder, before, after)
+                shutil.rmtree(folder)
+                shutil.copytree(scene, folder)
+                continue
+            break
+        shutil.rmtree(scene)
+        before = after
+    assert points >= 500, points
+
+
+def test_the_losing_disk_would_find_a_careless_writer(tmp_path: Path) -> None:
+    """The same cuts against a program that writes in place, and one that renames before it syncs."""
+
+    def in_place(path: Path, text: str, disk: Disk) -> None:
+        fd = disk.create(path)
+        disk.write(fd, text.encode())
+        disk.sync(fd)
+        disk.close(fd)
+
+    def rename_only(path: Path, text: str, disk: Disk) -> None:
+        fd = disk.create(path.with_suffix(".new"))
+        disk.write(fd, text.encode())
+        disk.close(fd)
+        disk.rename(path.with_suffix(".new"), path)
+
+    for careless in (in_place, rename_only):
+        found, path = set(), tmp_path / "x"
+        for trial in range(60):
+            path.write_text("old")
+            disk = LosingDisk(1 + trial % 5, tmp_path)
+            try:
+                careless(path, "new!", disk)
+            except PowerCut:
+                pass
+            disk.crash(random.Random(trial))
+            found.add(path.read_bytes() if path.exists() else None)
+        assert found - {b"old", b"new!"}, careless
