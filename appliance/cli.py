@@ -17,6 +17,7 @@ from rich.console import Console
 
 from appliance.config import Config, ConfigError, load_config
 from appliance.main import RunOptions, StartError, Supervisor
+from appliance.preset_commands import add_preset
 from appliance.status import StatusError
 from engines.bundle import BundleError
 from hw.audio import PortError
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_bench(commands)
     _add_engine(commands)
+    add_preset(commands, out)
     return top
 
 
