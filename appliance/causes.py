@@ -6,7 +6,8 @@ From the moment when a block was whole until its answer was due, compared with w
     thermal    at a lower clock than before: that share of its processor time
     engine     more processor time than usual beyond these, or asleep for longer, as one is who waits for a graphics processor
 
-A period is missed by the card, unless the audio process was starved: seen waiting for a core, or for longer than the card's queue bears. Pure functions, in milliseconds; no clock, no files.
+A period is missed by the card, unless the audio process was starved: seen waiting for a core, or for longer than the card's queue bears.
+Pure functions, in milliseconds; no clock, no files.
 
 Runs in: the main process.
 """
@@ -127,7 +128,8 @@ def period_verdict(evidence: Evidence, queue_ms: float, why: str) -> Verdict:
 
 def _queue_ms(evidence: Evidence) -> float:
     use, usual = evidence.use, evidence.usual
-    return use.wait_ms + max(0.0, use.steal_ms - usual.steal_ms)  # a wait is lost time even where it is usual
+    waited_ms = min(use.wait_ms, use.window_ms)  # the kernel counts a wait when it ends, so it may have begun long before
+    return waited_ms + max(0.0, use.steal_ms - usual.steal_ms)  # a wait is lost time even where it is usual
 
 
 def _held_ms(evidence: Evidence) -> float:

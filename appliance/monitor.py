@@ -140,7 +140,8 @@ class Monitor:
         after = self._look(scene)
         if scene.worker_pid:
             self._worker_states += self.vitals.state(scene.worker_pid)
-        use = use_between(self._before(start), after, "engine")
+        before = self._before(start)
+        use = use_between(before, after, "engine")
         per_block_ms = 1e3 * self.layout.block_frames / self.layout.sample_rate
         usual_ms = float(np.median(self._works_ms)) if self._works_ms else 0.0
         blocks = max(1.0, use.window_ms / per_block_ms)
@@ -153,7 +154,7 @@ class Monitor:
             self._worker_states,
             alive=scene.worker_pid is not None and scene.engine_ready,
             taken_up=bool(row["started"] or row["mode"] or behind or use.cpu_ms > usual_ms / 2 or self._worker_states.strip("S")),
-            **self._machine(after),
+            **self._machine(before, after),
         )
         self.watch.slack(-1.0)
         self._record("block", block_verdict(evidence), evidence, after)
@@ -188,9 +189,14 @@ class Monitor:
     def _miss_period(self, card: tuple[int, ...], scene: Scene) -> None:
         counted = [f"{now - before} {word}" for word, now, before in zip(CARD_WORDS, card, self._card, strict=True) if now > before]
         after = self._look(scene)
-        use = use_between(self._before(self._captured - self.layout.block_frames), after, "audio")
+        before = self._before(self._captured - self.layout.block_frames)
+        use = use_between(before, after, "audio")
         evidence = Evidence(
-            use, usual_use(self._audio_uses), use.window_ms - self._stalled_ns / 1e6, states=self._audio_states, **self._machine(after)
+            use,
+            usual_use(self._audio_uses),
+            use.window_ms - self._stalled_ns / 1e6,
+            states=self._audio_states,
+            **self._machine(before, after),
         )
         self._record("period", period_verdict(evidence, self.budgets.queue_ms, ", ".join(counted)), evidence, after)
         self._audio_states, self._stalled_ns = "", 0
@@ -213,10 +219,13 @@ class Monitor:
         self.sample = self.vitals.sample({name: pid for name, pid in pids.items() if pid is not None})
         return self.sample
 
-    def _machine(self, sample: Sample) -> dict[str, Any]:
-        machine = sample.machine
-        share = machine.clock_mhz / self._fastest_mhz if machine.clock_mhz and self._fastest_mhz else None
+    def _machine(self, before: Sample, after: Sample) -> dict[str, Any]:
+        machine = max(before.machine, after.machine, key=lambda machine: machine.celsius or 0.0)
         hot = machine.celsius is not None and machine.celsius >= self.budgets.celsius
+        clock_mhz = machine.clock_mhz
+        if clock_mhz and hot:  # it may have been slow until now; a cool core that was idle is slow for another reason
+            clock_mhz = min(clock_mhz, before.machine.clock_mhz or clock_mhz)
+        share = clock_mhz / self._fastest_mhz if clock_mhz and self._fastest_mhz else None
         return {"clock_share": share, "celsius": machine.celsius, "hot": hot}
 
     def _record(self, kind: str, verdict: Verdict, evidence: Evidence, sample: Sample) -> None:

@@ -66,11 +66,10 @@ class Observer:
         return self.monitor.health
 
     def tick(self, pedal: Supervisor) -> None:
-        slot, board = pedal.slot, pedal.board
+        slot = pedal.slot
         worker, audio = slot.child.process, pedal.audio.process
         ready = slot.state in (SlotState.READY, SlotState.ACTIVE)
-        answers = bool(getattr(board, "answers", True))  # only a board of its own can be gone
-        self.monitor.follow(Scene(audio.pid if audio else None, worker.pid if worker else None, ready, answers))
+        self.monitor.follow(Scene(audio.pid if audio else None, worker.pid if worker else None, ready, pedal.board.answers))
         self._say(self.monitor.misses.failure)
         if self._socket:
             self._socket.serve(lambda: self.snapshot(pedal))

@@ -114,6 +114,10 @@ class Lights:
 class BoardPort(Protocol):
     """A surface. Everything may vanish and come back: that is counted and shown, never raised."""
 
+    @property
+    def answers(self) -> bool:
+        """False while a device that should be there is not, or is silent."""
+
     def poll(self, until_seconds: float) -> list[BoardEvent]:
         """Events due up to `until_seconds` on the audio clock, oldest first, each given once. Never blocks."""
 

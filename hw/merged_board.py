@@ -16,6 +16,10 @@ class MergedBoard:
     def __init__(self, boards: Sequence[BoardPort]) -> None:
         self._boards = tuple(boards)
 
+    @property
+    def answers(self) -> bool:
+        return all(board.answers for board in self._boards)
+
     def poll(self, until_seconds: float) -> list[BoardEvent]:
         events = [event for board in self._boards for event in board.poll(until_seconds)]
         return sorted(events, key=lambda event: event.seconds)

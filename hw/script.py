@@ -24,6 +24,8 @@ _SWITCH_VALUES = {"on": 1.0, "off": 0.0, "1": 1.0, "0": 0.0}
 class ScriptBoard:
     """A BoardPort that plays a list of events."""
 
+    answers = True
+
     def __init__(self, events: Sequence[ControlEvent]) -> None:
         self._events = sorted(events, key=lambda event: event.seconds)
         self._next = 0

@@ -57,6 +57,10 @@ class SerialBoard:
         self._shown: tuple[Lights, bool] | None = None
         self._open()
 
+    @property
+    def answers(self) -> bool:
+        return self.state in ("", WELL)  # before it was heard for the first time it may just be starting
+
     def poll(self, until_seconds: float) -> list[BoardEvent]:
         now = self._now()
         self._audio.tick(now, until_seconds)

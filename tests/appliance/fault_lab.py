@@ -25,10 +25,10 @@ from appliance.main import RunOptions, Supervisor
 from appliance.observer import Observer
 from appliance.vitals import Vitals
 from hw.file_audio import FileOptions, file_address
-from hw.script import ScriptBoard
 from tests.appliance.faulty_worker import FAULT, PRIORITY, Fault
+from tests.firmware.rig import Rig
 
-WARM_UP_SECONDS, FAULT_SECONDS, CALM_SECONDS = 3.5, 1.0, 1.6
+WARM_UP_SECONDS, FAULT_SECONDS, CALM_SECONDS = 3.5, 1.2, 1.6  # a fault covers three blocks, and a board may be silent for one second
 HOGS = 16
 HOG = f"""
 import os, sys
@@ -41,12 +41,6 @@ while True:
     pass
 """
 Undo = Callable[[], None]
-
-
-class StoppableBoard(ScriptBoard):
-    """A board whose device can be gone."""
-
-    answers = True
 
 
 class FakeMachine:
@@ -71,6 +65,7 @@ class Lab:
 
     folder: Path
     kinds: list[str]
+    board: Rig  # real firmware on a line of its own
     found: list[tuple[str, Tally[str]]] = field(default_factory=list)
 
     def run(self) -> list[tuple[str, Tally[str]]]:
@@ -80,7 +75,6 @@ class Lab:
         soundfile.write(guitar, 0.1 * np.random.default_rng(0).standard_normal(44_100).astype(np.float32), 44_100)
         self.pedal = Supervisor(self._config(guitar), RunOptions(wait_for_engine=True, on_tick=self._tick))
         self.pedal.observer = Observer(self.pedal.memory, self.pedal.config, Vitals(sys=self.machine.root))
-        self.pedal.board = self.board = StoppableBoard([])
         self.pedal.slot.child.command[2] = "tests.appliance.faulty_worker"
         self.pedal.audio.command[2] = "tests.appliance.faulty_audio"
         self._undo: Undo | None = None
@@ -93,6 +87,7 @@ class Lab:
         return replace(
             config,
             engine=replace(config.engine, bundle="echo"),
+            board=replace(config.board, port=f"serial:{self.board.device}"),
             audio=AudioConfig(port=file_address(guitar, FileOptions(loop=True)), periods=8, sample_format="FLOAT"),
             realtime=RealtimeConfig(worker_core=self.core, lock_memory=False),  # as on stage: what else runs here is no fault of ours
             monitor=MonitorConfig(governor=False, status=False),
@@ -151,9 +146,11 @@ class Lab:
         worker.send_signal(signal.SIGSTOP)
         return lambda: worker.send_signal(signal.SIGCONT)
 
-    def unplug(self) -> Undo:
-        self.board.answers = False
-        return lambda: setattr(self.board, "answers", True)
+    def stop_board(self) -> Undo:
+        board = self.board.process
+        assert board
+        board.send_signal(signal.SIGSTOP)
+        return lambda: board.send_signal(signal.SIGCONT)
 
 
 INFLICT: dict[str, Callable[[Lab], Undo]] = {
@@ -163,7 +160,7 @@ INFLICT: dict[str, Callable[[Lab], Undo]] = {
     "throttled clock": Lab.throttle,
     "stopped worker": Lab.freeze,
     "xrun": lambda lab: lab.command(Fault.CARD),
-    "stopped board": Lab.unplug,
+    "stopped board": Lab.stop_board,
 }
 CALLED = {
     "slow engine": Cause.ENGINE,
