@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 APT_PLAY := python3-venv
-APT_TEST := gcc libc6-dev pkg-config python3-dev libasound2-dev libasound2-plugins libsystemd-dev jackd2
+APT_TEST := gcc libc6-dev pkg-config python3-dev libasound2-dev libasound2-plugins libsystemd-dev jackd2 g++ libjack-jackd2-dev
 APT_TRAIN := fluidsynth fluid-soundfont-gm musescore-general-soundfont sonic-pi-samples fretsonfire-songs-sectoid
 
 # Two threads that spin while they wait cost ten times the time on a machine with anything else to do.

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from rich.console import Console
 
+from appliance.board_command import add_board
 from appliance.config import Config, ConfigError, load_config
 from appliance.main import RunOptions, StartError, Supervisor
 from appliance.preset_commands import add_preset
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_engine(commands)
     add_preset(commands, out)
+    add_board(commands, out)
     return top
 
 
@@ -64,7 +66,9 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_run(commands: Commands) -> None:
     one = commands.add_parser("run", help="play: sound card, board and engine as configured")
-    one.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML; deploy/ghostnote.toml is an example")
+    one.add_argument("--config", type=Path, metavar="FILE", help="TOML; deploy/ghostnote.toml is an example (default: its values)")
+    one.add_argument("--audio", metavar="ADDRESS", help="instead of the config's port, such as alsa:hw:USB")
+    one.add_argument("--board", metavar="ADDRESS", help="instead of the config's port: `keys` is this terminal, `midi:` what is plugged in")
     one.add_argument("--wait-for-engine", action="store_true", help="no sound before the engine is ready (else dry sound comes first)")
     one.add_argument("--report", type=Path, metavar="FILE", help="write the exit report as JSON")
     one.set_defaults(command=_run, log_level=logging.INFO)
@@ -143,6 +147,16 @@ def _share(text: str) -> float:
     return value
 
 
+def _run_config(arguments: argparse.Namespace) -> Config:
+    """The file's, or the defaults, but for what the command line says."""
+    config = load_config(arguments.config) if arguments.config else Config()
+    if arguments.audio:
+        config = replace(config, audio=replace(config.audio, port=arguments.audio))
+    if arguments.board:
+        config = replace(config, board=replace(config.board, port=arguments.board))
+    return config
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from appliance.report import summary
     from appliance.service import Service
@@ -150,7 +164,7 @@ def _run(arguments: argparse.Namespace) -> int:
     service = Service.from_environment()
     wait = arguments.wait_for_engine
     options = RunOptions(wait_for_engine=wait, remember=True, patient=service.supervised, on_tick=service.tick)
-    report = Supervisor(load_config(arguments.config), options).run()
+    report = Supervisor(_run_config(arguments), options).run()
     service.stopping()
     if arguments.report:
         report.write(arguments.report)

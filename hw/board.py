@@ -152,16 +152,23 @@ def _open_one(address: str) -> BoardPort:
         from hw.script import ScriptBoard
 
         return ScriptBoard.from_file(rest) if kind == "script" else ScriptBoard([])
-    if kind == "serial":
-        from hw.serial_board import SerialBoard
-
-        return SerialBoard(rest)
-    if kind == "midi":
-        from hw.midi import MidiBoard
-
-        return MidiBoard.from_address(rest)
     if kind == "keys":
         from hw.keys_board import KeysBoard
 
         return KeysBoard()
+    if kind in ("serial", "midi"):
+        return _open_device(kind, rest)
     raise BoardError(f"board {address!r} is unknown: use serial:DEVICE, midi:, keys, script:PATH or none")
+
+
+def _open_device(kind: str, rest: str) -> BoardPort:
+    try:
+        if kind == "serial":
+            from hw.serial_board import SerialBoard
+
+            return SerialBoard(rest)
+        from hw.midi import MidiBoard
+
+        return MidiBoard.from_address(rest)
+    except ModuleNotFoundError as error:
+        raise BoardError(f"board {kind}: needs {error.name}: pip install 'ghostnote[device,midi]'") from error

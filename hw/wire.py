@@ -26,7 +26,7 @@ KNOB_FULL, KNOB_ABSENT = 1_023, 0xFFFF
 AGE_US = 100  # unit of an edge's age
 AGE_MOST = 0xFFFF
 ALIVE, CLIP, RELAY_BYPASS = 1, 2, 4  # flags of a BEAT
-RELEASE_WORD = b"REPL"
+RELEASE_WORD = 0x4C504552
 
 HEARTBEAT_US = 50_000
 DEADMAN_US = 250_000  # without a living heartbeat for so long the board goes to true bypass
@@ -37,7 +37,7 @@ _PAYLOADS = {
     HELLO: "<HBB",  # firmware revision, switches, lights
     STATE: "<%dB%dH%dH" % (SWITCHES, SWITCHES, KNOBS),  # noqa: UP031  edges, ages, knobs
     BEAT: "<BB%dBH" % LIGHTS,  # noqa: UP031  flags, session heard from the other side (0: none), lights, beat in ms
-    RELEASE: "<4s",
+    RELEASE: "<I",  # RELEASE_WORD
 }
 _CRC_BYTES = 2
 MOST_BYTES = _HEAD_BYTES + struct.calcsize(_PAYLOADS[STATE]) + _CRC_BYTES + 1  # of the longest frame, encoded, between its zeros
@@ -115,7 +115,7 @@ class Sender:
     def __init__(self, session: int, version: int = VERSION) -> None:
         self.session, self.version, self.sequence = session, version, 0
 
-    def pack(self, kind: int, time_us: int, *fields: "int | bytes") -> bytes:
+    def pack(self, kind: int, time_us: int, *fields: int) -> bytes:
         self.sequence = (self.sequence + 1) & 0xFFFF
         body = struct.pack(_HEAD, self.version, self.session, self.sequence, time_us & _ALL_32, kind)
         body += struct.pack(_PAYLOADS[kind], *fields)

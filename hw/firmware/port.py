@@ -42,7 +42,7 @@ class UartPort:
     def __init__(self, number: int, tx: int, rx: int) -> None:
         self._uart = UART(number, 115_200, tx=Pin(tx), rx=Pin(rx), rxbuf=512, txbuf=512)
         self._poll = select.poll()
-        self._poll.register(self._uart, select.POLLIN)
+        self._poll.register(self._uart, select.POLLIN)  # type: ignore[arg-type]  # MicroPython polls any stream
 
     def read(self, wait_ms: int) -> bytes:
         return (self._uart.read(MOST_AT_ONCE) or b"") if self._poll.poll(wait_ms) else b""

@@ -205,7 +205,7 @@ def test_a_board_that_is_not_there_yet(rig: Rig, caplog: pytest.LogCaptureFixtur
     host.board.close()
 
 
-@pytest.mark.parametrize(("version", "says"), [(0, "update the board with `ghostnote board flash"), (2, "update Ghostnote, or put its own")])
+@pytest.mark.parametrize(("version", "says"), [(0, "update the board with `ghostnote board flash"), (2, "update Ghostnote, or put")])
 def test_another_wire_version_is_named(rig: Rig, version: int, says: str, caplog: pytest.LogCaptureFixture) -> None:
     rig.stop()
     text = (REPO / "hw" / "wire.py").read_text()

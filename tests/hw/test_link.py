@@ -143,9 +143,8 @@ def test_what_comes_again_or_late_changes_nothing() -> None:
 
 def test_lights_arrive_as_they_were_sent() -> None:
     _, link = met()
-    lights = Lights(
-        status=Light(Colour.GREEN), deadline=Light(Colour.AMBER, Pattern.FAST_BLINK), switches=(Light(Colour.BLUE),), clip=True, beat_seconds=0.5
-    )
+    amber, blue = Light(Colour.AMBER, Pattern.FAST_BLINK), Light(Colour.BLUE)
+    lights = Lights(status=Light(Colour.GREEN), deadline=amber, switches=(blue,), clip=True, beat_seconds=0.5)
     (frame,) = wire.Decoder().feed(link.beat(lights, True, 2.0))
     assert frame.fields == (wire.ALIVE | wire.CLIP, 77, 3, 2 | 2 << 4, 4, 0, 0, 0, 500)
     (frame,) = wire.Decoder().feed(link.beat(Lights(relay_bypass=True, beat_seconds=100), False, 2.0))

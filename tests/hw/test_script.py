@@ -80,8 +80,8 @@ def test_what_is_no_script_is_refused(tmp_path: Path) -> None:
     (tmp_path / "noise.txt").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(BoardError, match="not a text file"):
         open_board(f"script:{tmp_path}/noise.txt")
-    with pytest.raises(BoardError, match="use script:PATH or none"):
-        open_board("midi:0")
+    with pytest.raises(BoardError, match="midi:, keys, script:PATH or none"):
+        open_board("osc:0")
 
 
 def test_a_hash_within_a_word_is_no_comment() -> None:
