@@ -22,13 +22,15 @@ from appliance.playing import Playing
 from appliance.shared import SharedMemory
 from appliance.stats import Counter
 from appliance.worker import Worker
+from engines.bundle import open_engine
 from engines.engine import Audio, EngineControls, EngineSpec, Stamp, no_stamp
 from hw.audio import open_audio
 from hw.board import EXPRESSION, BoardEvent, ControlEvent, KnobEvent, SwitchEvent
-from hw.file_audio import file_address
+from hw.file_audio import file_address, load_audio
 from tests.appliance.rig import largest_step, sine
 
 CLICK = 0.01  # 1 % of full scale
+GUITAR = Path(__file__).parents[2] / "appliance" / "samples" / "guit_em9.flac"
 RATE, BLOCK = 44_100, 4_096
 SECONDS = 7.0
 GUITAR_HZ, LOUD = 110.0, 0.25
@@ -220,3 +222,33 @@ def test_this_test_would_hear_a_click(tmp_path: Path) -> None:
     amp = Pedal(tmp_path).play([])
     amp[2 * RATE + int(np.argmax(np.abs(amp[2 * RATE :]))) :] *= 0.9
     assert largest_step(amp) > OWN_DRY + OWN_WET + CLICK
+
+
+# The shipped engine itself
+
+
+def test_the_shipped_engine_goes_on_across_whatever_is_asked_of_it() -> None:
+    """Where one block's answer meets the next, with freeze, jam, words and knobs moved in between: no larger step than within blocks."""
+    engine = open_engine("reference", 1)
+    block = engine.spec.block_frames
+    played = load_audio(GUITAR, RATE, 1)[:, 0]
+    engine.reset(1)
+    answers = []
+    for number in range(24):
+        wishes = EngineControls(
+            prompt=number // 3 % 4,
+            second_prompt=5,
+            morph=(number % 4) / 3,
+            stray=(number % 5) / 4,
+            freeze=number % 6 in (2, 3),
+            jam=number % 7 > 4,
+            steps=1 + number % 4,
+        )
+        start = number * block % (len(played) - block)
+        answers.append(engine.generate(played[start : start + block], wishes))
+    wet = np.concatenate(answers)
+    steps = np.abs(np.diff(wet))
+    seams = np.arange(1, len(answers)) * block - 1
+    inside = np.delete(steps, seams)
+    assert np.max(steps[seams]) <= np.max(inside) + CLICK
+    assert np.max(steps[seams]) <= np.percentile(inside, 99.9) + CLICK  # and not only as large as the loudest attack has
