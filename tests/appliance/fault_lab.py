@@ -30,6 +30,7 @@ from tests.firmware.rig import Rig
 
 WARM_UP_SECONDS, FAULT_SECONDS, CALM_SECONDS = 3.5, 1.2, 1.6  # a fault covers three blocks, and a board may be silent for one second
 HOGS = 16
+CORE = max(os.sched_getaffinity(0))
 HOG = f"""
 import os, sys
 os.sched_setaffinity(0, {{int(sys.argv[1])}})
@@ -59,6 +60,27 @@ class FakeMachine:
         self._heat.write_text(f"{celsius * 1000}\n")
 
 
+def faulty_config(folder: Path) -> Config:
+    """A pedal that plays noise for ever, with as much of real time as this machine permits; nothing else that runs here is its fault."""
+    guitar = folder / "guitar.wav"
+    soundfile.write(guitar, 0.1 * np.random.default_rng(0).standard_normal(44_100).astype(np.float32), 44_100)
+    config = Config()
+    return replace(
+        config,
+        engine=replace(config.engine, bundle="echo"),
+        audio=AudioConfig(port=file_address(guitar, FileOptions(loop=True)), periods=8, sample_format="FLOAT"),
+        realtime=RealtimeConfig(worker_core=CORE, lock_memory=False),
+        monitor=MonitorConfig(governor=False, status=False),
+        storage=StorageConfig(folder=str(folder / "state")),
+    )
+
+
+def use_faulty_processes(pedal: Supervisor) -> None:
+    """Instead of the real ones, from which they differ in what can befall them."""
+    pedal.slot.child.command[2] = "tests.appliance.faulty_worker"
+    pedal.audio.command[2] = "tests.appliance.faulty_audio"
+
+
 @dataclass
 class Lab:
     """Inflicts `kinds` in turn on a running pedal: `run` says what each was called."""
@@ -70,29 +92,15 @@ class Lab:
 
     def run(self) -> list[tuple[str, Tally[str]]]:
         self.machine = FakeMachine(self.folder / "sys")
-        self.core = max(os.sched_getaffinity(0))
-        guitar = self.folder / "guitar.wav"
-        soundfile.write(guitar, 0.1 * np.random.default_rng(0).standard_normal(44_100).astype(np.float32), 44_100)
-        self.pedal = Supervisor(self._config(guitar), RunOptions(wait_for_engine=True, on_tick=self._tick))
+        config = faulty_config(self.folder)
+        config = replace(config, board=replace(config.board, port=f"serial:{self.board.device}"))
+        self.pedal = Supervisor(config, RunOptions(wait_for_engine=True, on_tick=self._tick))
         self.pedal.observer = Observer(self.pedal.memory, self.pedal.config, Vitals(sys=self.machine.root))
-        self.pedal.slot.child.command[2] = "tests.appliance.faulty_worker"
-        self.pedal.audio.command[2] = "tests.appliance.faulty_audio"
+        use_faulty_processes(self.pedal)
         self._undo: Undo | None = None
         self._next_at, self._before = time.monotonic() + WARM_UP_SECONDS, Tally[str]()
         self.report = self.pedal.run()
         return self.found
-
-    def _config(self, guitar: Path) -> Config:
-        config = Config()
-        return replace(
-            config,
-            engine=replace(config.engine, bundle="echo"),
-            board=replace(config.board, port=f"serial:{self.board.device}"),
-            audio=AudioConfig(port=file_address(guitar, FileOptions(loop=True)), periods=8, sample_format="FLOAT"),
-            realtime=RealtimeConfig(worker_core=self.core, lock_memory=False),  # as on stage: what else runs here is no fault of ours
-            monitor=MonitorConfig(governor=False, status=False),
-            storage=StorageConfig(folder=str(self.folder / "state")),
-        )
 
     def _tick(self, pedal: Supervisor) -> None:
         if time.monotonic() < self._next_at:
@@ -132,7 +140,7 @@ class Lab:
 
     def hog(self) -> Undo:
         """Other programs on the engine's core."""
-        hogs = subprocess.Popen([sys.executable, "-c", HOG, str(self.core)], start_new_session=True)
+        hogs = subprocess.Popen([sys.executable, "-c", HOG, str(CORE)], start_new_session=True)
 
         def end() -> None:
             os.killpg(hogs.pid, signal.SIGKILL)

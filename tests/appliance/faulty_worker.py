@@ -21,7 +21,7 @@ from appliance.stats import Counters, WorkerCounter
 from appliance.worker import Doorbell, Worker, WorkerSettings, settle
 from engines.engine import Audio, EngineControls, EngineSpec, Stamp, no_stamp
 
-FAULT = 63  # index into the shared controls
+FAULT, LOAD = 63, 62  # indices into the shared controls; LOAD: so many times the usual cost, 0 is once
 STEPS, STEP_MS = 4, 10.0
 SLOW = 8  # times as long
 ARENA_BYTES = 192 << 20
@@ -59,7 +59,7 @@ class FaultyEngine:
         fault = int(self._controls.values[FAULT])
         stamp("encoded")
         for _ in range(controls.steps or STEPS):
-            burn(STEP_MS * (SLOW if fault == Fault.SLOW else 1))
+            burn(STEP_MS * (SLOW if fault == Fault.SLOW else max(1.0, self._controls.values[LOAD])))
             if fault == Fault.PAGING:
                 self._arena.madvise(mmap.MADV_DONTNEED)
                 self._pages[:] = 1

