@@ -17,7 +17,7 @@ from rich.text import Text
 from hw.board import BoardError, BoardEvent, Colour, ControlEvent, KnobEvent, Light, Lights, SwitchEvent, open_board
 from hw.board_face import face
 
-DEVICE = "/dev/ghostnote-board"
+DEVICE = "/dev/ghostnote-board"  # as deploy/udev names it
 TICK_SECONDS = 0.02
 LEARN_SECONDS = 20.0
 SWITCH_COUNT, KNOB_COUNT, LAST_LINES = 4, 7, 8

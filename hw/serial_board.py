@@ -1,6 +1,6 @@
 """A board on a serial line: opened by the name that udev gave it, lost and found again at any time.
 
-    serial:/dev/ghostnote-board
+    serial:/dev/ghostnote-board      which is also what `serial:` alone means
 
     not there, or unplugged   -> the last values stay; its name is tried twice a second
     there, but silent         -> said once; after a few seconds the line is opened anew
@@ -26,12 +26,13 @@ from dataclasses import replace
 import serial
 
 from hw import wire
-from hw.board import BoardError, BoardEvent, KnobEvent, Lights, SwitchEvent
+from hw.board import BoardEvent, KnobEvent, Lights, SwitchEvent
 from hw.clock import AudioClock
 from hw.link import Link
 
 log = logging.getLogger("ghostnote")
 
+DEVICE = "/dev/ghostnote-board"  # as deploy/udev names it
 BAUD = 115_200  # what a UART runs at; USB ignores it
 REOPEN_SECONDS = 0.5
 SILENT_SECONDS = 1.0  # with heartbeats every 50 ms
@@ -47,9 +48,7 @@ class SerialBoard:
     """A BoardPort. `state` is WELL, AWAY, SILENT or STRANGE (another wire version)."""
 
     def __init__(self, device: str, clock: Callable[[], float] = time.monotonic) -> None:
-        if not device:
-            raise BoardError("board 'serial:' names no device: write serial:/dev/ghostnote-board")
-        self.device, self.state = device, ""
+        self.device, self.state = device or DEVICE, ""
         self.link = Link()
         self._now, self._audio = clock, AudioClock()
         self._line: serial.Serial | None = None

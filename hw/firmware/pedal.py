@@ -71,6 +71,7 @@ class Pedal:
             elif frame.kind == wire.BEAT and self._host.beat(frame, now_us) != self._sender.session:
                 hello = (pins.REVISION, len(pins.SWITCHES), wire.LIGHTS)
                 self._port.write(self._sender.pack(wire.HELLO, now_us, *hello))
+                self._tell(now_us)  # where counting begins
 
 
 class Host:

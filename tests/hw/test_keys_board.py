@@ -133,7 +133,10 @@ def terminals() -> Iterator[list[Terminal]]:
         os.close(one.fd), os.close(one.program_fd)
 
 
-@pytest.mark.parametrize("end", ["board.close()", "raise SystemExit('stop')", "raise KeyError('a bug')", "import os; os.kill(os.getpid(), 2)"])
+INTERRUPT = "import os; os.kill(os.getpid(), 2)"
+
+
+@pytest.mark.parametrize("end", ["board.close()", "raise SystemExit('stop')", "raise KeyError('a bug')", INTERRUPT])
 def test_the_terminal_is_left_as_it_was(terminals: list[Terminal], end: str) -> None:
     program = f"""
 import time
