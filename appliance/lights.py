@@ -154,8 +154,6 @@ def _switch(now: Standing, index: int) -> Light:
         return Light(Colour.BLUE)
     if press == "bypass":
         return Light(Colour.OFF if "bypass" in now.on else Colour.GREEN)
-    if press == "tap":
-        return Light(Colour.AMBER)  # the board lets it blink the beat
     if press.endswith(("_preset", "_bank")):
         return Light(Colour.WHITE, Pattern.STEADY if now.saved else Pattern.SLOW_BLINK)
     return Light(_LIT[press]) if press in _LIT and press in now.on else Light()

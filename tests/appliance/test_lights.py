@@ -43,7 +43,7 @@ def test_each_stage_of_the_start_has_its_colour() -> None:
 
 
 def test_switch_lights_show_what_is_on() -> None:
-    assert lights(PLAYING).switches == (Light(Colour.GREEN), Light(Colour.AMBER), Light(Colour.WHITE), Light())
+    assert lights(PLAYING).switches == (Light(Colour.GREEN), Light(), Light(Colour.WHITE), Light())
     busy = lights(replace(PLAYING, on=frozenset({"bypass", "freeze", "jam"}), saved=False))
     assert busy.switches == (Light(), Light(Colour.BLUE), Light(Colour.WHITE, Pattern.SLOW_BLINK), Light(Colour.VIOLET))
     assert lights(PLAYING).beat_seconds == 0.5 and lights(PLAYING).text == "1.2 Choir"
