@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engines.lmdm import codec, sketch, visibility
+from engines.lmdm import codec, visibility
 from engines.lmdm.config import ModelConfig, Regime
 from engines.lmdm.decoder import Decoder, DecoderState
+from engines.lmdm.listen import HISTORY_FRAMES, Listen
 from engines.lmdm.model import LMDM
 
 MAX_STEPS = 8
@@ -35,15 +36,6 @@ class GraphSpec:
     module: nn.Module
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
-
-
-class Encode(nn.Module):
-    def __init__(self, encoder: codec.Encoder, sketcher: sketch.Sketch) -> None:
-        super().__init__()
-        self.encoder, self.sketcher = encoder, sketcher
-
-    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoder(audio[:, sketch.HISTORY_FRAMES - codec.HISTORY_FRAMES :]), self.sketcher(audio)
 
 
 class Prompt(nn.Module):
@@ -75,10 +67,10 @@ class _Denoise(nn.Module):
 
 class First(_Denoise):
     def forward(
-        self, pending: Tensor, noisy: Tensor, sketch_rows: Tensor, partner: Tensor, told: Tensor, cos: Tensor, sin: Tensor,
-        cache_bias: Tensor, cache_keys: Tensor, cache_values: Tensor, text_keys: Tensor, text_values: Tensor,
+        self, pending: Tensor, pending_partner: Tensor, noisy: Tensor, sketch_rows: Tensor, partner: Tensor, told: Tensor, cos: Tensor,
+        sin: Tensor, cache_bias: Tensor, cache_keys: Tensor, cache_values: Tensor, text_keys: Tensor, text_values: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        clean, targets = self.model.clean_tokens(pending), self.targets(noisy, sketch_rows, partner)
+        clean, targets = self.model.clean_tokens(pending, pending_partner), self.targets(noisy, sketch_rows, partner)
         v, (keys, values) = self.model(
             clean, targets, told, (cos, sin), self.bias(cache_bias), (cache_keys, cache_values), (text_keys, text_values)
         )
@@ -102,11 +94,11 @@ class Commit(nn.Module):
         self.model = model
 
     def forward(
-        self, clean: Tensor, cos: Tensor, sin: Tensor, cache_bias: Tensor, cache_keys: Tensor, cache_values: Tensor
+        self, clean: Tensor, partner: Tensor, cos: Tensor, sin: Tensor, cache_bias: Tensor, cache_keys: Tensor, cache_values: Tensor
     ) -> tuple[Tensor, Tensor]:
         rows = torch.zeros(clean.shape[1], clean.shape[1])
         bias = torch.cat([cache_bias[None].expand(clean.shape[1], -1), rows], 1)
-        return self.model.commit(self.model.clean_tokens(clean), (cos, sin), bias, (cache_keys, cache_values))
+        return self.model.commit(self.model.clean_tokens(clean, partner), (cos, sin), bias, (cache_keys, cache_values))
 
 
 class Context(nn.Module):
@@ -114,8 +106,8 @@ class Context(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, clean: Tensor, cos: Tensor, sin: Tensor, cache_bias: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.commit(self.model.clean_tokens(clean), (cos, sin), cache_bias[None], None)
+    def forward(self, clean: Tensor, partner: Tensor, cos: Tensor, sin: Tensor, cache_bias: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.commit(self.model.clean_tokens(clean, partner), (cos, sin), cache_bias[None], None)
 
 
 def model_graphs(model: LMDM) -> list[GraphSpec]:
@@ -133,7 +125,7 @@ def model_graphs(model: LMDM) -> list[GraphSpec]:
         "noisy": randn(1, n, channels), "sketch_rows": randn(1, n, c.sketch_channels + 1),
         "partner": randn(1, n, channels + 1), "told": randn(1, 1, c.width),
     }
-    clean = randn(1, n, channels)
+    clean, played = randn(1, n, channels), randn(1, n, channels + 1)
     prompt = {"states": randn(1, c.text_tokens, c.text_channels), "pooled": randn(1, c.text_channels), "times": torch.rand(MAX_STEPS)}
     alone = torch.ones(n + 1, n + 1, dtype=torch.bool)
     specs = [
@@ -141,26 +133,27 @@ def model_graphs(model: LMDM) -> list[GraphSpec]:
         GraphSpec("step", Step(model, alone), {**target, **rotation(n + 1), **cache, **text}, ("v",)),
     ]
     if c.regime is Regime.ENC_DEC:
-        window = {"clean": randn(1, past, channels), **rotation(past), "cache_bias": torch.zeros(past)}
+        held = {"clean": randn(1, past, channels), "partner": randn(1, past, channels + 1)}
+        window = {**held, **rotation(past), "cache_bias": torch.zeros(past)}
         return [*specs, GraphSpec("context", Context(model), window, ("keys", "values"))]
-    fused = {"pending": clean, **target, **rotation(2 * n + 1), **cache, **text}
+    fused = {"pending": clean, "pending_partner": played, **target, **rotation(2 * n + 1), **cache, **text}
     return [
         *specs,
         GraphSpec("first", First(model, visibility.fused(c)), fused, ("v", "keys", "values")),
-        GraphSpec("commit", Commit(model), {"clean": clean, **rotation(n), **cache}, ("keys", "values")),
+        GraphSpec("commit", Commit(model), {"clean": clean, "partner": played, **rotation(n), **cache}, ("keys", "values")),
     ]
 
 
 def codec_graphs(encoder: codec.Encoder, decoder: Decoder, config: ModelConfig) -> list[GraphSpec]:
     """Encode and decode for the model's block."""
     n = config.block_latents
-    audio = torch.randn(1, sketch.HISTORY_FRAMES + n * codec.LATENT_FRAMES, generator=torch.Generator().manual_seed(0)) * 0.1
+    audio = torch.randn(1, HISTORY_FRAMES + n * codec.LATENT_FRAMES, generator=torch.Generator().manual_seed(0)) * 0.1
     heard = {"audio": audio}
     state = decoder.initial_state()
     latents = torch.randn(1, n, codec.LATENT_CHANNELS, generator=torch.Generator().manual_seed(1))
     names = DecoderState._fields
     carried = {"latents": latents, **dict(zip(names, state, strict=True))}
     return [
-        GraphSpec("encode", Encode(encoder, sketch.Sketch()), heard, ("latents", "sketch")),
+        GraphSpec("encode", Listen(encoder), heard, ("latents", "sketch")),
         GraphSpec("decode", decoder, carried, ("samples", *(f"{name}_next" for name in names))),
     ]

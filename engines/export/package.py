@@ -29,7 +29,6 @@ from engines.export.graphs import MAX_STEPS, GraphSpec, codec_graphs, model_grap
 from engines.export.onnx import SharedWeights, round_parameters, to_onnx
 from engines.golden import GOLDEN_FILE
 from engines.lmdm import codec, decoder, sketch, text
-from engines.lmdm.config import ModelConfig, Regime
 from engines.lmdm.decoder import Decoder, DecoderState, SpectrumNet
 from engines.lmdm.model import LMDM
 from engines.lmdm.sampler import Spacing
@@ -39,7 +38,11 @@ from engines.train import checkpoint
 from engines.train.instruments import INSTRUMENTS, held_out_phrases, name_of
 
 TOLERANCE = 1e-4
-LICENCES = ("code and weights: MIT", "trained on renderings with FluidR3 GM and MuseScore General (MIT, parts PD/CC0) and on guitar stems by Carlos Viola Iborra (MIT-style)")
+LICENCES = (
+    "code and weights: MIT",
+    "trained on renderings with FluidR3 GM and MuseScore General (MIT, parts PD/CC0)",
+    "trained on guitar stems by Carlos Viola Iborra (MIT-style)",
+)
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,6 @@ def load_codec(path: Path) -> SpectrumNet:
     net = SpectrumNet()
     net.load_state_dict(checkpoint.load(path)["net"])
     return net.eval()
-
-
-def load_model(path: Path) -> LMDM:
-    """The averaged weights of a training checkpoint."""
-    state = checkpoint.load(path)
-    facts = json.loads(state["config"])
-    model = LMDM(ModelConfig(**{**facts, "regime": Regime(facts["regime"])}))
-    model.load_state_dict(state["average"])
-    return model.eval()
 
 
 def engine_arrays(model: LMDM, decode: Decoder, prompts: list[text.Prompt]) -> dict[str, np.ndarray]:
@@ -154,7 +148,7 @@ def main() -> None:
     torch.set_num_threads(1)
     recipe = Recipe(args.name, args.release, args.created, args.steps, Spacing(args.spacing), args.guidance, args.partner)
     names = [name_of(p) for p in INSTRUMENTS] + [words for p in INSTRUMENTS for words in held_out_phrases(p)]
-    model = load_model(args.model)
+    model = checkpoint.load_model(args.model)
     files, parity = build_files(model, load_codec(args.codec), [text.encode(name) for name in names])
     if not show(parity):
         sys.exit(f"a graph differs from torch by more than {TOLERANCE}: not packed")

@@ -1,10 +1,12 @@
-"""The reference codec, encoder half: 44.1 kHz mono audio -> 64-d latents at 21.53 Hz, exact block by block.
+"""The reference codec, encoder half: 44.1 kHz mono audio -> 88-d latents at 21.53 Hz, exact block by block.
 
-Log-mel spectrogram (2048-point Hann frames, hop 512, 128 mels), four frames stacked, fixed PCA to 64 dimensions: the shape of
-Stable Audio Open's latents at a millionth of the cost. Frame t covers samples [512 (t + 1) - 2048, 512 (t + 1)): it looks back
-only, so a latent is known as soon as its last sample is.
+Log-mel spectrogram (2048-point Hann frames, hop 512, 128 mels), four frames stacked, fixed PCA to 64 dimensions: the rate of
+Stable Audio Open's latents at a millionth of the cost. A mel frame cannot tell low notes apart (a semitone at 80 Hz is 5 Hz, a quarter
+of a bin), so 24 more dimensions are a PCA of the log-magnitudes of the sketch's three lowest octaves of constant-Q bins, whose
+windows are four times as long. All windows look back only, so a latent is known as soon as its last sample is; mel frame t
+covers samples [512 (t + 1) - 2048, 512 (t + 1)).
 
-Shapes: B batch, N sample, T latent, F frame (4 per latent), M mel (128), C latent channel (64).
+Shapes: B batch, N sample, T latent, F frame (4 per latent), M mel (128), Q low constant-Q bin (36), C latent channel (88).
 Runs in: the worker process (as a graph) and training.
 """
 
@@ -22,7 +24,9 @@ HOP_FRAMES = 512  # audio frames from one spectrum to the next
 MELS = 128
 STACK = 4  # spectra per latent
 LATENT_FRAMES = HOP_FRAMES * STACK  # audio frames per latent
-LATENT_CHANNELS = 64
+MEL_CHANNELS, LOW_CHANNELS = 64, 24
+LATENT_CHANNELS = MEL_CHANNELS + LOW_CHANNELS
+LOW_BINS = 36  # constant-Q bins from A1 (55 Hz) up, of the last row that a latent covers
 HISTORY_FRAMES = SIZE - HOP_FRAMES  # samples before a block that its first spectrum covers
 MEL_FLOOR = 1e-3
 MEL_LOW_HZ, MEL_HIGH_HZ = 30.0, 20_000.0
@@ -66,9 +70,19 @@ def normalise_mel(mel: Tensor) -> Tensor:
     return (torch.log(mel + MEL_FLOOR) + _MEL_SHIFT) / _MEL_SCALE
 
 
+def normalise_low(cqt: Tensor) -> Tensor:
+    """Linear constant-Q magnitudes (..., 2T, at least 36) -> log rows (..., T, 36)."""
+    return (torch.log(cqt[..., 1::2, :LOW_BINS] + MEL_FLOOR) + _MEL_SHIFT) / _MEL_SCALE
+
+
 def denormalise_mel(normal: Tensor) -> Tensor:
     """The inverse of `normalise_mel` (still above the floor: subtract MEL_FLOOR for magnitudes)."""
-    return torch.exp(normal * _MEL_SCALE - _MEL_SHIFT)
+    return torch.exp(log_of_mel(normal))
+
+
+def log_of_mel(normal: Tensor) -> Tensor:
+    """Normalised -> natural logarithm of mel magnitudes."""
+    return normal * _MEL_SCALE - _MEL_SHIFT
 
 
 DB_PER_UNIT = _MEL_SCALE * 20 / math.log(10)  # one unit of normalised mel, in dB
@@ -93,17 +107,59 @@ class Spectrum(nn.Module):
         return self.dft(frames_of(audio) * self.window)
 
 
+class Pca(nn.Module):
+    """A fixed linear map (..., rows) -> (..., channels) and back, fitted once."""
+
+    mean: Tensor
+    basis: Tensor
+    scale: Tensor
+    deviation: Tensor
+
+    def __init__(self, rows: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(rows))
+        self.register_buffer("basis", torch.zeros(rows, channels))
+        self.register_buffer("scale", torch.ones(channels))
+        self.register_buffer("deviation", torch.ones(channels))  # of the scaled channels, as fitted
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return (rows - self.mean) @ self.basis / self.scale
+
+    def back(self, channels: Tensor) -> Tensor:
+        return (channels * self.scale) @ self.basis.T + self.mean
+
+    @torch.no_grad()
+    def fit(self, rows: Tensor) -> float:
+        """Fit to (examples, rows) and return the share of variance kept.
+
+        The scale of channel i is its standard deviation to the power 0.7, normalised to unit mean variance: loud channels
+        stay louder than quiet ones, which a diffusion model follows better than full whitening.
+        """
+        self.mean.copy_(rows.mean(0))
+        centred = (rows - self.mean).double()
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+        values, vectors = values.flip(0), vectors.flip(1)
+        self.basis.copy_(vectors[:, : len(self.scale)])
+        deviation = values[: len(self.scale)].sqrt()
+        scale = deviation**0.7
+        self.scale.copy_(scale * torch.sqrt((deviation**2 / scale**2).mean()))
+        self.deviation.copy_(deviation / self.scale)
+        return float(values[: len(self.scale)].sum() / values.sum())
+
+
 class Encoder(nn.Module):
-    """`forward`: (B, 1536 + 2048 T) samples, history first -> latents (B, T, 64)."""
+    """`forward`: (B, 1536 + 2048 T) samples, history first, and their constant-Q magnitudes (B, 2T, 64) -> latents (B, T, 88)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.spectrum = Spectrum()
         self.register_buffer("filterbank", mel_filterbank(), persistent=False)
-        self.register_buffer("mean", torch.zeros(STACK * MELS))
-        self.register_buffer("basis", torch.zeros(STACK * MELS, LATENT_CHANNELS))
-        self.register_buffer("scale", torch.ones(LATENT_CHANNELS))
-        self.register_buffer("deviation", torch.ones(LATENT_CHANNELS))  # of the scaled latents, as fitted
+        self.mel, self.low = Pca(STACK * MELS, MEL_CHANNELS), Pca(LOW_BINS, LOW_CHANNELS)
+
+    @property
+    def deviation(self) -> Tensor:
+        """(88,) standard deviation of every channel, as fitted."""
+        return torch.cat([self.mel.deviation, self.low.deviation])
 
     def log_mel(self, audio: Tensor) -> Tensor:
         """(B, 1536 + 2048 T) samples -> stacked normalised log-mel (B, T, 512)."""
@@ -111,31 +167,17 @@ class Encoder(nn.Module):
         mel = torch.sqrt(re * re + im * im + 1e-18) @ self.filterbank  # (B, 4T, 128)
         return normalise_mel(mel).unflatten(-2, (-1, STACK)).flatten(-2)
 
-    def project(self, log_mel: Tensor) -> Tensor:
-        """Stacked log-mel (..., 512) -> latents (..., 64)."""
-        return (log_mel - self.mean) @ self.basis / self.scale
+    def project(self, log_mel: Tensor, cqt: Tensor) -> Tensor:
+        """Stacked log-mel (..., T, 512) and linear constant-Q magnitudes (..., 2T, 64) -> latents (..., T, 88)."""
+        return torch.cat([self.mel(log_mel), self.low(normalise_low(cqt))], -1)
 
     def mel_of(self, latents: Tensor) -> Tensor:
-        """Latents (..., T, 64) -> normalised log-mel (..., 4T, 128)."""
-        return ((latents * self.scale) @ self.basis.T + self.mean).unflatten(-1, (STACK, MELS)).flatten(-3, -2)
+        """Latents (..., T, 88) -> normalised log-mel (..., 4T, 128)."""
+        return self.mel.back(latents[..., :MEL_CHANNELS]).unflatten(-1, (STACK, MELS)).flatten(-3, -2)
 
-    def forward(self, audio: Tensor) -> Tensor:
-        return self.project(self.log_mel(audio))
+    def low_of(self, latents: Tensor) -> Tensor:
+        """Latents (..., T, 88) -> normalised log constant-Q rows (..., T, 36)."""
+        return self.low.back(latents[..., MEL_CHANNELS:])
 
-    @torch.no_grad()
-    def fit(self, log_mel: Tensor) -> float:
-        """Fit the PCA to (rows, 512) and return the share of variance kept.
-
-        The scale of channel i is its standard deviation to the power 0.7, normalised to unit mean variance: loud channels
-        stay louder than quiet ones, which a diffusion model follows better than full whitening.
-        """
-        self.mean.copy_(log_mel.mean(0))
-        centred = (log_mel - self.mean).double()
-        values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-        values, vectors = values.flip(0), vectors.flip(1)
-        self.basis.copy_(vectors[:, :LATENT_CHANNELS])
-        deviation = values[:LATENT_CHANNELS].sqrt()
-        scale = deviation**0.7
-        self.scale.copy_(scale * torch.sqrt((deviation**2 / scale**2).mean()))
-        self.deviation.copy_(deviation / self.scale)
-        return float(values[:LATENT_CHANNELS].sum() / values.sum())
+    def forward(self, audio: Tensor, cqt: Tensor) -> Tensor:
+        return self.project(self.log_mel(audio), cqt)

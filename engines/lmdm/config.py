@@ -5,6 +5,7 @@ Runs in: everywhere that needs to know a shape.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -29,7 +30,7 @@ class ModelConfig:
     block_latents: int = 8
     context_blocks: int = 15  # clean blocks that a target sees, beside itself
     sketch_channels: int = 0  # 0: no sketch
-    partner: bool = False  # another player's latents, added at the target's positions
+    partner: bool = False  # another player's latents, added to every token
     regime: Regime = Regime.BLOCK_CAUSAL
 
     @property
@@ -56,10 +57,17 @@ class ModelConfig:
 
 
 HIDDEN = -1e9  # added to an attention logit that must not count; finite, so that a token which sees nothing else still gives numbers
-SKETCH_CHANNELS = 132  # engines.lmdm.sketch.CHANNELS, which needs torch; a test holds them together
+ROWS_PER_LATENT, LOUDNESS_VALUES, PEAKS = 2, 4, 10  # of a sketch: constant-Q rows, loudness values, peaks kept in a row
+SKETCH_CHANNELS = ROWS_PER_LATENT * 64 + LOUDNESS_VALUES
+
+
+def sketch_peaks(stray: float) -> int:
+    """How many peaks of a constant-Q row are still followed; stray 0 .. 1."""
+    return math.ceil(PEAKS * (1 - stray) - 1e-9)
+
 
 PRESETS: dict[str, ModelConfig] = {
     "tiny": ModelConfig(64, 2, 2, 24, 5, latent_channels=8, block_latents=3, context_blocks=4, sketch_channels=6, partner=True),
-    "reference": ModelConfig(256, 5, 4, 384, 16, sketch_channels=SKETCH_CHANNELS, partner=True),
+    "reference": ModelConfig(256, 5, 4, 384, 16, latent_channels=88, sketch_channels=SKETCH_CHANNELS, partner=True),
     "sao_small": ModelConfig(1024, 16, 8, 768, 65, block_latents=10, context_blocks=23, sketch_channels=SKETCH_CHANNELS, partner=True),
 }

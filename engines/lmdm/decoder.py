@@ -3,8 +3,10 @@
 A small causal network predicts, for every 512-sample hop, the magnitude of each spectrum bin and how fast its phase turns (the
 instantaneous frequency, as a 2-vector whose length is its confidence). The phase is then integrated from the last block on,
 so a steady tone stays a tone: a feed-forward decoder given a constant latent can only answer with something periodic at the hop,
-which is a buzz. Two corrections bring the magnitudes back to the mel energies that the latents state; one Griffin-Lim turn
-(Griffin and Lim, 1984) over the new and three carried frames makes neighbours agree, with the samples already played held fixed.
+which is a buzz. A peak spans several bins; if each turned at its own guess they would beat against each other, so the advance of
+a bin is the mean of its neighbourhood, weighted by power. Two corrections bring the magnitudes back to the mel energies that the
+latents state; one Griffin-Lim turn (Griffin and Lim, 1984) over the new and three carried frames makes neighbours agree, with
+the samples already played held fixed.
 
 The output lags its latents by 1536 samples (35 ms): a sample is final when its last frame is known.
 
@@ -23,12 +25,14 @@ from torch import Tensor, nn
 from engines.lmdm.codec import (
     HOP_FRAMES,
     LATENT_CHANNELS,
+    LOW_BINS,
     MEL_FLOOR,
     MELS,
     STACK,
     Encoder,
     Spectrum,
     denormalise_mel,
+    log_of_mel,
     mel_filterbank,
     mel_interpolation,
 )
@@ -39,6 +43,8 @@ CARRIED = DELAY_FRAMES // HOP_FRAMES  # frames that still touch samples not yet 
 SEAM_FRAMES = 1024
 KERNEL = 5
 LOG_MAGNITUDE_LIMIT = 7.0
+LOUDEST_MEL = 5.0  # normalised; full scale reaches 4.4
+QUIETEST_POWER = 1e-12  # against the loudest bin of a frame: below it all bins weigh alike
 
 
 class CausalConvNeXt(nn.Module):
@@ -68,7 +74,7 @@ class SpectrumNet(nn.Module):
         self.enter = nn.Linear(LATENT_CHANNELS, latent_width)
         self.latent_layers = nn.ModuleList(CausalConvNeXt(latent_width) for _ in range(latent_layers))
         self.widen = nn.Linear(latent_width, STACK * width)
-        self.enter_mel = nn.Linear(MELS, width)
+        self.enter_mel = nn.Linear(MELS + LOW_BINS, width)
         self.frame_layers = nn.ModuleList(CausalConvNeXt(width) for _ in range(frame_layers))
         self.norm = nn.LayerNorm(width)
         self.magnitude = nn.Linear(width, BINS)
@@ -85,20 +91,26 @@ class SpectrumNet(nn.Module):
         )
 
     def forward(self, latents: Tensor, latent_rows: Tensor, frame_rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Latents (B, T, 64) and histories -> log-magnitude, advance, normalised mel (B, F, 128), histories."""
+        """Latents (B, T, 88) and histories -> log-magnitude, advance, normalised mel (B, F, 128), histories."""
         mel = self.encoder.mel_of(latents)
+        low = self.encoder.low_of(latents).repeat_interleave(STACK, 1)
         h = self.enter(latents / self.encoder.deviation)
         carried: list[list[Tensor]] = [[], []]
         for layer, rows in zip(self.latent_layers, latent_rows.unbind(0), strict=True):
             h, row = layer(h, rows)
             carried[0].append(row)
-        h = self.widen(h).unflatten(-1, (STACK, -1)).flatten(1, 2) + self.enter_mel(mel)
+        h = self.widen(h).unflatten(-1, (STACK, -1)).flatten(1, 2) + self.enter_mel(torch.cat([mel, low], -1))
         for layer, rows in zip(self.frame_layers, frame_rows.unbind(0), strict=True):
             h, row = layer(h, rows)
             carried[1].append(row)
         h = self.norm(h)
-        magnitude = torch.log(denormalise_mel(mel)) @ self.interpolation + self.magnitude(h).float()
+        magnitude = log_of_mel(mel) @ self.interpolation + self.magnitude(h).float()
         return magnitude, self.advance(h).float().unflatten(-1, (2, BINS)), mel, torch.stack(carried[0]), torch.stack(carried[1])
+
+
+def _with_neighbours(x: Tensor) -> Tensor:
+    """(F, K) -> sums over each bin and the two beside it."""
+    return x + F.pad(x[:, 1:], (0, 1)) + F.pad(x[:, :-1], (1, 0))
 
 
 class DecoderState(NamedTuple):
@@ -167,15 +179,18 @@ class Decoder(nn.Module):
 
     def _match_mel(self, magnitude: Tensor, mel: Tensor) -> Tensor:
         """Multiplicative updates towards the mel energies that the latents state (Lee and Seung, 2000)."""
-        wanted = (denormalise_mel(mel) - MEL_FLOOR).clamp(min=1e-5)
+        wanted = (denormalise_mel(mel.clamp(max=LOUDEST_MEL)) - MEL_FLOOR).clamp(min=1e-5)
         for _ in range(self.mel_corrections):
             magnitude = magnitude * ((wanted / (magnitude @ self.bank + 1e-6)) @ self.unbank)
         return magnitude.clamp(min=1e-7)
 
     def _integrate(self, magnitude: Tensor, advance: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
         """Turn the carried phase on, frame by frame; the loop is unrolled in the graph."""
-        step_re = advance[:, 0] * self.turn_cos - advance[:, 1] * self.turn_sin
-        step_im = advance[:, 0] * self.turn_sin + advance[:, 1] * self.turn_cos
+        power = ((magnitude / magnitude.amax(1, keepdim=True)) ** 2).clamp(min=QUIETEST_POWER)
+        step_re = _with_neighbours(power * (advance[:, 0] * self.turn_cos - advance[:, 1] * self.turn_sin))
+        step_im = _with_neighbours(power * (advance[:, 0] * self.turn_sin + advance[:, 1] * self.turn_cos))
+        scale = torch.rsqrt(step_re * step_re + step_im * step_im + 1e-36)
+        step_re, step_im = step_re * scale, step_im * scale
         re, im = phase[0:1], phase[1:2]
         rows: list[tuple[Tensor, Tensor]] = []
         for t in range(self.frames):

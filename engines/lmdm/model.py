@@ -52,7 +52,7 @@ class RotaryPositions(nn.Module):
 
     def forward(self, positions: Tensor) -> Rotation:
         """Absolute positions (T,), any integers -> cos and sin, each (T, width) float32."""
-        angles = positions.double()[:, None] * self.inv_freq.double()
+        angles = positions.to(self.inv_freq.device).double()[:, None] * self.inv_freq.double()
         angles = torch.cat([angles, angles], -1)
         return angles.cos().float(), angles.sin().float()
 
@@ -186,7 +186,7 @@ class TimestepFeatures(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Noise levels (B,) in [0, 1] -> (B, width)."""
-        angle = 2 * math.pi * t.float()[:, None] * self.weight.float().T
+        angle = 2 * math.pi * t.to(self.weight.device).float()[:, None] * self.weight.float().T
         return torch.cat([angle.cos(), angle.sin()], -1)
 
 
@@ -231,23 +231,32 @@ class LMDM(nn.Module):
         """Noise levels (B,) and pooled text (B or 1, text channels) -> (B, D)."""
         return self.to_global_embed(pooled) + self.to_timestep_embed(self.timestep_features(t))
 
-    def clean_tokens(self, clean: Tensor) -> Tensor:
-        """Clean latents (B, T, C) -> (B, T, D). No noise level, no text: their keys and values can be cached."""
+    def clean_tokens(self, clean: Tensor, partner: Tensor | None = None) -> Tensor:
+        """Clean latents (B, T, C) and what the partner played (B, T, 1 + C; see target_tokens) -> (B, T, D).
+
+        No noise level, no text: their keys and values can be cached.
+        """
         mask = torch.ones_like(clean[..., :1])
-        return F.linear(torch.cat([mask, clean], -1), self.to_input_add_embed.weight[:, : clean.shape[-1] + 1])
+        tokens = F.linear(torch.cat([mask, clean], -1), self.to_input_add_embed.weight[:, : clean.shape[-1] + 1])
+        return tokens if partner is None else tokens + self.partner_embed(partner)
+
+    def partner_embed(self, partner: Tensor) -> Tensor:
+        """(B, T, 1 + C) -> (B, T, D)"""
+        return F.linear(partner, self.to_input_add_embed.weight[:, self.config.latent_channels + 1 :])
 
     def target_tokens(self, noisy: Tensor, sketch: Tensor | None = None, partner: Tensor | None = None) -> Tensor:
         """Noisy latents (B, T, C) with what is known about the target -> (B, T, D).
 
-        sketch (B, T, 1 + sketch channels) and partner (B, T, 1 + C) start with a presence channel: 1 heard, 0 not (and
-        then all of the row is zero), so that "unknown" is not mistaken for silence.
+        sketch (B, T, 1 + sketch channels) and partner (B, T, 1 + C) start with a presence channel: 0 where nothing is known (and
+        then all of the row is zero), so that "unknown" is not mistaken for silence. A sketch's presence is 1 minus how far the
+        answer may stray from it; a partner's is 1 / (1 + lag) for rows that were played `lag` blocks before this token.
         """
         mixed = self.preprocess_conv(noisy.transpose(1, 2)).transpose(1, 2) + noisy
         tokens = self.transformer.project_in(mixed)
         if sketch is not None:
             tokens = tokens + self.to_sketch_embed(sketch)
         if partner is not None:
-            tokens = tokens + F.linear(partner, self.to_input_add_embed.weight[:, self.config.latent_channels + 1 :])
+            tokens = tokens + self.partner_embed(partner)
         return tokens
 
     def velocity(self, hidden: Tensor) -> Tensor:

@@ -53,22 +53,23 @@ class Context:
 
     def __init__(self, model: LMDM) -> None:
         self.model, self.blocks = model, 0
-        self.clean: Tensor | None = None  # (B, P, C), enc-dec keeps the latents themselves
+        self.tokens: Tensor | None = None  # (B, P, D), enc-dec keeps the tokens themselves
         self.cache: KeyValues | None = None
 
-    def commit(self, clean: Tensor, block: int) -> None:
-        """Put a finished block (B, N, C) into the context."""
+    def commit(self, clean: Tensor, partner: Tensor | None, block: int) -> None:
+        """Put a finished block (B, N, C), with what it knew of the partner, into the context."""
         config = self.model.config
         n, keep = config.block_latents, (config.context_blocks - 1) * config.block_latents
         rotary = self.model.transformer.rotary_pos_emb
         if config.regime is Regime.ENC_DEC:
-            self.clean = clean if self.clean is None else torch.cat([self.clean[:, -keep:], clean], 1)
-            held = self.clean.shape[1]
+            tokens = self.model.clean_tokens(clean, partner)
+            self.tokens = tokens if self.tokens is None else torch.cat([self.tokens[:, -keep:], tokens], 1)
+            held = self.tokens.shape[1]
             positions = torch.arange(held) + (block + 1) * n - held
-            self.cache = self.model.commit(self.model.clean_tokens(self.clean), rotary(positions), None, None)
+            self.cache = self.model.commit(self.tokens, rotary(positions), None, None)
         else:
             past = None if self.cache is None else (self.cache[0][..., -keep:, :], self.cache[1][..., -keep:, :])
-            new = self.model.commit(self.model.clean_tokens(clean), rotary(torch.arange(n) + block * n), None, past)
+            new = self.model.commit(self.model.clean_tokens(clean, partner), rotary(torch.arange(n) + block * n), None, past)
             self.cache = new if past is None else (torch.cat([past[0], new[0]], -2), torch.cat([past[1], new[1]], -2))
 
 
@@ -99,7 +100,7 @@ def rollout(model: LMDM, conditions: Conditions, blocks: int, sampling: Sampling
     context, made = Context(model), []
     for block in range(blocks):
         x = denoise_block(model, conditions, context, block, sampling, noise)
-        context.commit(x, block)
+        context.commit(x, conditions.block(model, block)[1], block)
         made.append(x)
     return torch.cat(made, 1)
 

@@ -17,17 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.lmdm.codec import LATENT_FRAMES, SAMPLE_RATE
+from engines.lmdm.config import LOUDNESS_VALUES, PEAKS, ROWS_PER_LATENT, sketch_peaks
 
 LOWEST_PITCH, BINS = 33, 64
-HOP_FRAMES = 1024
-PER_LATENT = LATENT_FRAMES // HOP_FRAMES
-LOUDNESS_FRAMES = 512
+HOP_FRAMES = LATENT_FRAMES // ROWS_PER_LATENT
+PER_LATENT = ROWS_PER_LATENT
+LOUDNESS_FRAMES = LATENT_FRAMES // LOUDNESS_VALUES
 LONG_FRAMES, SHORT_FRAMES = 8192, 4096
 LOW_BINS = 24  # the bins below 220 Hz use the long window
 HISTORY_FRAMES = LONG_FRAMES - HOP_FRAMES
-CHANNELS = PER_LATENT * BINS + LATENT_FRAMES // LOUDNESS_FRAMES
+CHANNELS = PER_LATENT * BINS + LOUDNESS_VALUES
 REFERENCE = 1e-3  # magnitude at which the log curve starts to bend: -60 dB
-PEAKS = 10
 
 
 def _kernels(first: int, count: int, window_frames: int) -> Tensor:
@@ -77,3 +77,13 @@ class Sketch(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         return self.thin(*self.magnitudes(audio))
+
+
+def stray(sketch: Tensor, share: Tensor) -> Tensor:
+    """Keep the strongest peaks of every constant-Q row of sketches (B, T, S), the fewer the larger `share` (B,); at 1 nothing at all."""
+    kept = torch.tensor([sketch_peaks(float(one)) for one in share])
+    rows = sketch[..., :-LOUDNESS_VALUES].unflatten(-1, (PER_LATENT, BINS))
+    strongest = torch.topk(rows, PEAKS, -1).values  # (B, T, 2, 10)
+    last = (kept - 1).clamp(min=0)[:, None, None, None].expand(*strongest.shape[:3], 1)
+    rows = torch.where(rows >= strongest.gather(-1, last), rows, torch.zeros_like(rows))
+    return torch.cat([rows.flatten(-2), sketch[..., -LOUDNESS_VALUES:]], -1) * (kept > 0)[:, None, None]

@@ -18,14 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.backend import Backend, Weights
+from engines.backend import Backend, BlockJob, Pass, Ring, Weights
 from engines.bundle import Bundle
 from engines.engine import Audio, EngineControls, Stamp, no_stamp
+from engines.lmdm import block as whole
 from engines.lmdm import sampler
-from engines.lmdm.config import HIDDEN, ModelConfig, Regime
+from engines.lmdm.cache import Cache, Rotary
+from engines.lmdm.config import HIDDEN, LOUDNESS_VALUES, PEAKS, ROWS_PER_LATENT, ModelConfig, Regime, sketch_peaks
 
 Array = NDArray[np.float32]
 
+KEPT_BLOCKS = 3  # of the context, when the words change: old sound must not outvote them
+MORPH_GRAIN = 32  # steps that a morph is rounded to, so that a knob at rest costs nothing
+JAM_LAG_BLOCKS = 2  # an accompaniment is played this much later than what it was made from, so as to sound with what comes then
 KNEE = 0.8  # magnitude up to which the answer is left as it is
 NULL_PROMPT = -1  # the index of no words at all, which guidance steers away from
 
@@ -37,38 +42,31 @@ def soften(audio: Audio) -> Audio:
     return np.where(size > KNEE, np.copysign(bent, audio), audio).astype(np.float32)
 
 
-class Rotary:
-    """cos and sin of absolute positions, from float64 angles."""
+def stray(sketch: Array, share: float) -> Array:
+    """Keep the strongest peaks of every constant-Q row of a sketch (1, N, S), the fewer the larger `share`; at 1 nothing at all."""
+    peaks = sketch_peaks(share)
+    if peaks == PEAKS:
+        return sketch
+    rows = sketch[..., : -LOUDNESS_VALUES].reshape(*sketch.shape[:2], ROWS_PER_LATENT, -1)
+    threshold = np.partition(rows, -max(peaks, 1), -1)[..., -max(peaks, 1), None]
+    kept = np.where(rows >= threshold, rows, 0).reshape(*sketch.shape[:2], -1)
+    return np.concatenate([kept, sketch[..., -LOUDNESS_VALUES:]], -1) * np.float32(peaks > 0)
 
-    def __init__(self, inv_freq: Array) -> None:
-        self.inv_freq = inv_freq.astype(np.float64)
 
-    def __call__(self, positions: NDArray[np.int64]) -> dict[str, Array]:
-        angles = positions[:, None] * self.inv_freq
-        angles = np.concatenate([angles, angles], 1)
-        return {"cos": np.cos(angles).astype(np.float32), "sin": np.sin(angles).astype(np.float32)}
+@dataclass(frozen=True)
+class Heard:
+    """One block of input, analysed."""
+
+    latents: Array  # (1, N, C)
+    sketch: Array  # (1, N, S)
 
 
-@dataclass
-class Cache:
-    """Keys and values of the last W clean blocks, as a ring; `bias` hides rows that hold nothing."""
+@dataclass(frozen=True)
+class Known:
+    """What the model is told about one block beside the words, with presence channels."""
 
-    keys: Array  # (L, 1, H, P, E)
-    values: Array
-    bias: Array  # (P,)
-
-    @classmethod
-    def empty(cls, config: ModelConfig) -> Cache:
-        shape = (config.layers, 1, config.heads, config.context_latents, config.head_width)
-        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.full(config.context_latents, HIDDEN, np.float32))
-
-    def inputs(self) -> dict[str, Array]:
-        return {"cache_bias": self.bias, "cache_keys": self.keys, "cache_values": self.values}
-
-    def store(self, rows: slice, keys: Array, values: Array) -> None:
-        self.keys[..., rows, :] = keys
-        self.values[..., rows, :] = values
-        self.bias[rows] = 0
+    sketch_rows: Array  # (1, N, 1 + S)
+    partner: Array  # (1, N, 1 + C)
 
 
 @dataclass
@@ -77,9 +75,13 @@ class StreamState:
 
     cache: Cache
     window: Array  # (1, P, C) the clean blocks themselves, enc-dec only; a ring with the same rows as the cache
-    heard: Audio  # the last samples of the input, which the next block's analysis windows reach back to
+    window_partner: Array  # (1, P, 1 + C) and what was known of the partner
+    audio: Audio  # the last samples of the input, which the next block's analysis windows reach back to
+    loop: list[Heard]  # the last W blocks that were heard, as a ring: what goes round while frozen
     decoder: dict[str, Array]
     pending: Array | None = None  # (1, N, C) clean, not committed yet
+    pending_partner: Array | None = None  # (1, N, 1 + C)
+    words: int = NULL_PROMPT  # the prompt that weighed most in the last block
     block: int = 0  # index of the next block; positions and noise follow from it
     seed: int = 0
 
@@ -123,23 +125,30 @@ class StreamingEngine:
         names = ["encode", "prompt", "step", "decode", *(("first", "commit") if causal else ("context",))]
         self.weights = Weights.of(bundle)
         self.graphs = {name: backend.load(bundle.read(f"{name}.onnx"), self.weights.for_graph(name)) for name in names}
+        self.runner, self.runs_on = backend.block_runner(self.graphs), backend.name
         self.rotary = Rotary(self.weights.array("inv_freq"))
         self._told: dict[int, Told] = {}
+        self._mixed: tuple[tuple[int, int, float] | None, Told] = (None, Told({}, {}))
         self.reset(0)
 
     @classmethod
-    def open(cls, bundle: Bundle, threads: int = 1) -> StreamingEngine:
-        """The engine on the CPU, by ONNX Runtime."""
-        from engines.ort import OrtBackend
+    def open(cls, bundle: Bundle, threads: int = 1, backend: str = "onnxruntime") -> StreamingEngine:
+        """The engine on the runtime of that name, "auto" among them (engines.backends)."""
+        from engines.backends import Need, choose
 
-        return cls(bundle, OrtBackend(threads))
+        choice = choose(backend, Need(bundle, threads))
+        engine = cls(bundle, choice.backend)
+        engine.runs_on = choice.says
+        return engine
 
     def reset(self, seed: int) -> None:
         config = self.config
         self.state = StreamState(
             Cache.empty(config),
             np.zeros((1, config.context_latents, config.latent_channels), np.float32),
+            np.zeros((1, config.context_latents, config.latent_channels + 1), np.float32),
             np.zeros(self.facts.history_frames, np.float32),
+            [],
             {name: self.weights.array(f"decoder/{name}") for name in self.facts.decoder_state},
             seed=seed,
         )
@@ -151,59 +160,104 @@ class StreamingEngine:
         self.state = copy.deepcopy(state)
 
     def generate(self, block: Audio, controls: EngineControls, stamp: Stamp = no_stamp) -> Audio:
-        latents, sketch = self._hear(block)
+        known = self._known(self._hear(block, controls.freeze), controls)
         stamp("encoded")
+        told = self._listen(controls)
         steps = min(controls.steps or self.spec.steps, self.spec.max_steps)
-        clean = self._denoise(self._target(latents, sketch), self.told(controls.prompt), steps, stamp)
-        self.state.pending = clean
-        self.state.block += 1
-        samples = soften(self._decode(clean))
+        self._leave(self._denoise(known, told, steps, stamp), known.partner)
+        samples = soften(self._decode())
         stamp("decoded")
         return samples
 
     def prefill(self, block: Audio) -> None:
-        latents, _ = self._hear(block)
+        heard = self._hear(block, freeze=False)
         self._commit_pending()
-        self.state.pending = latents
-        self.state.block += 1
+        self._leave(heard.latents, self._known(heard, EngineControls()).partner)
 
     def told(self, prompt: int) -> Told:
         """Run the prompt graph once per prompt and keep the result."""
         if prompt not in self._told:
-            levels = {}
-            text: dict[str, Array] = {}
-            states, pooled = (self.weights.array(f"prompt/{prompt}/{part}").astype(np.float32) for part in ("states", "pooled"))
-            for steps in range(1, self.spec.max_steps + 1):
-                times = np.zeros(self.spec.max_steps, np.float32)
-                times[:steps] = sampler.schedule(steps, self.facts.spacing)[:-1]
-                keys, values, told = self.graphs["prompt"]({"states": states, "pooled": pooled, "times": times})
-                text = {"text_keys": keys, "text_values": values}
-                levels[steps] = told[:steps, None, None]
-            self._told[prompt] = Told(text, levels)
+            self._told[prompt] = self._tell(*self._words(prompt))
         return self._told[prompt]
 
-    def _hear(self, block: Audio) -> tuple[Array, Array]:
-        """Analyse one block of input -> latents (1, N, C), sketch (1, N, S)."""
-        audio = np.concatenate([self.state.heard, block])
-        self.state.heard = audio[-self.facts.history_frames :]
+    def _words(self, prompt: int) -> tuple[Array, Array]:
+        """Token states and pooled text of a prompt."""
+        states, pooled = (self.weights.array(f"prompt/{prompt}/{part}").astype(np.float32) for part in ("states", "pooled"))
+        return states, pooled
+
+    def _tell(self, states: Array, pooled: Array) -> Told:
+        levels = {}
+        text: dict[str, Array] = {}
+        for steps in range(1, self.spec.max_steps + 1):
+            times = np.zeros(self.spec.max_steps, np.float32)
+            times[:steps] = sampler.schedule(steps, self.facts.spacing)[:-1]
+            keys, values, told = self.graphs["prompt"]({"states": states, "pooled": pooled, "times": times})
+            text = {"text_keys": keys, "text_values": values}
+            levels[steps] = told[:steps, None, None]
+        return Told(text, levels)
+
+    def _listen(self, controls: EngineControls) -> Told:
+        """What the words are now: one prompt, or two mixed by weight. When another one weighs most, old sound is dropped."""
+        weight = round(controls.morph * MORPH_GRAIN) / MORPH_GRAIN
+        words = controls.second_prompt if weight > 0.5 else controls.prompt
+        if self.state.words not in (words, NULL_PROMPT):
+            self._forget(KEPT_BLOCKS)
+        self.state.words = words
+        if weight in (0.0, 1.0) or controls.prompt == controls.second_prompt:
+            return self.told(words)
+        mix = (controls.prompt, controls.second_prompt, weight)
+        if mix != self._mixed[0]:
+            pairs = zip(self._words(controls.prompt), self._words(controls.second_prompt), strict=True)
+            states, pooled = ((1 - weight) * first + weight * second for first, second in pairs)
+            self._mixed = mix, self._tell(states, pooled)
+        return self._mixed[1]
+
+    def _forget(self, blocks: int) -> None:
+        """Hide all of the context but the newest `blocks` blocks."""
+        n, held = self.config.block_latents, self.config.context_blocks
+        newest = self.state.block - (self.state.pending is not None)  # the first block that is not in the cache
+        kept = {(newest - age) % held for age in range(1, blocks + 1)}
+        for row in set(range(held)) - kept:
+            self.state.cache.bias[row * n : (row + 1) * n] = HIDDEN
+
+    def _hear(self, block: Audio, freeze: bool) -> Heard:
+        """Analyse one block of input. While frozen, what was heard before goes round instead."""
+        audio = np.concatenate([self.state.audio, block])
+        self.state.audio = audio[-self.facts.history_frames :]
+        loop, held = self.state.loop, self.config.context_blocks
+        if freeze and loop:
+            return loop[self.state.block % len(loop)]
         latents, sketch = self.graphs["encode"]({"audio": audio[None]})
-        return latents, sketch
+        heard = Heard(latents, sketch)
+        if len(loop) < held:
+            loop.append(heard)
+        else:
+            loop[self.state.block % held] = heard
+        return heard
 
-    def _target(self, latents: Array, sketch: Array) -> dict[str, Array]:
-        """What is known about the block to make, with presence channels."""
+    def _known(self, heard: Heard, controls: EngineControls) -> Known:
+        """A jamming partner is heard as a partner and leaves no sketch; a player who is followed leaves both, unless we may stray."""
         here = np.ones((1, self.config.block_latents, 1), np.float32)
-        partner = np.concatenate([here, latents], 2)
-        return {"sketch_rows": np.concatenate([here, sketch], 2), "partner": partner if self.facts.use_partner else np.zeros_like(partner)}
+        lag = JAM_LAG_BLOCKS if controls.jam else 0
+        partner = np.concatenate([here / (1 + lag), heard.latents], 2)
+        if not (controls.jam or (self.facts.use_partner and controls.stray == 0)):
+            partner = np.zeros_like(partner)
+        sketch = np.concatenate([here * (1 - controls.stray), stray(heard.sketch, controls.stray)], 2)
+        return Known(np.zeros_like(sketch) if controls.jam else sketch, partner)
 
-    def _denoise(self, target: dict[str, Array], told: Told, steps: int, stamp: Stamp) -> Array:
+    def _denoise(self, known: Known, told: Told, steps: int, stamp: Stamp) -> Array:
         """Noise -> one clean block (1, N, C)."""
         state, times = self.state, sampler.schedule(steps, self.facts.spacing)
         shape = (self.config.block_latents, self.config.latent_channels)
         x = sampler.block_noise(state.seed, state.block, 0, shape)[None]
         if self.config.regime is Regime.ENC_DEC:
             self._commit_pending()
+        if (clean := self._denoise_at_once(x, known, told, steps)) is not None:
+            for _ in range(steps):
+                stamp("step")
+            return clean
         for step, level in enumerate(told.levels[steps]):
-            inputs = {"noisy": x, **target, "told": level, **told.text}
+            inputs = {"noisy": x, "sketch_rows": known.sketch_rows, "partner": known.partner, "told": level, **told.text}
             v = self._step(inputs) if state.pending is None else self._first(inputs, state.pending)
             if self.facts.guidance != 1:
                 null = self.told(NULL_PROMPT)
@@ -214,6 +268,42 @@ class StreamingEngine:
             x = sampler.euler(x, v, t, t_next) if fresh is None else sampler.ping_pong(x, v, t, t_next, fresh)
             stamp("step")
         return x
+
+    def _leave(self, clean: Array, partner: Array) -> None:
+        """A finished block waits to be committed by the next one."""
+        self.state.pending, self.state.pending_partner = clean, partner
+        self.state.block += 1
+
+    def _denoise_at_once(self, x: Array, known: Known, told: Told, steps: int) -> Array | None:
+        """The same by the backend's own runner of blocks; None if there is none, or it can't."""
+        if self.runner is None:
+            return None
+        cache, rows = self.state.cache, self._pending_rows()
+        job = BlockJob(x, self._passes(known, told, steps), Ring(cache.keys, cache.values, cache.edition), rows.start)
+        result = self.runner.denoise(job)
+        if result is None:
+            return None
+        if result.committed:
+            cache.store(rows, *result.committed)
+            self.state.pending = None
+            self.runner.holds(cache.edition)
+        return result.clean
+
+    def _passes(self, known: Known, told: Told, steps: int) -> tuple[Pass, ...]:
+        state, cache, rows = self.state, self.state.cache, self._pending_rows()
+        shape = (self.config.block_latents, self.config.latent_channels)
+        target = {"sketch_rows": known.sketch_rows, "partner": known.partner}
+        step, first = {**target, **self.rotary(self._own_positions()), "cache_bias": cache.bias}, None
+        if state.pending is not None and state.pending_partner is not None:
+            positions = np.concatenate([self._pending_positions(), self._own_positions()])
+            played = {"pending": state.pending, "pending_partner": state.pending_partner}
+            first = {**played, **target, **self.rotary(positions), "cache_bias": cache.bias_with(rows, HIDDEN)}
+            step["cache_bias"] = cache.bias_with(rows, 0)
+        prompts = [told] if self.facts.guidance == 1 else [told, self.told(NULL_PROMPT)]
+        words, *null = [whole.Words(one.text, list(one.levels[steps])) for one in prompts]
+        noise = [sampler.block_noise(state.seed, state.block, k + 1, shape) for k in range(steps)] if self.facts.ping_pong else []
+        plan = whole.Steps(sampler.schedule(steps, self.facts.spacing), self.facts.ping_pong, self.facts.guidance, noise)
+        return whole.passes(first, step, words, null[0] if null else None, plan)
 
     def _own_positions(self) -> NDArray[np.int64]:
         """Of the target's latents and its global token."""
@@ -240,24 +330,28 @@ class StreamingEngine:
         cache.bias[rows] = HIDDEN  # the oldest block leaves the window now
         positions = np.concatenate([self._pending_positions(), self._own_positions()])
         v: Array
-        v, keys, values = self.graphs["first"]({"pending": pending, **inputs, **self.rotary(positions), **cache.inputs()})
+        assert self.state.pending_partner is not None
+        played = {"pending": pending, "pending_partner": self.state.pending_partner}
+        v, keys, values = self.graphs["first"]({**played, **inputs, **self.rotary(positions), **cache.inputs()})
         cache.store(rows, keys, values)
         self.state.pending = None
         return v
 
     def _commit_pending(self) -> None:
         """Put the pending block into the context without making anything."""
-        if self.state.pending is None:
+        if self.state.pending is None or self.state.pending_partner is None:
             return
         cache, rows = self.state.cache, self._pending_rows()
         if self.config.regime is Regime.ENC_DEC:
-            self.state.window[:, rows] = self.state.pending
+            self.state.window[:, rows], self.state.window_partner[:, rows] = self.state.pending, self.state.pending_partner
             cache.bias[rows] = 0
-            inputs = {"clean": self.state.window, **self.rotary(self._window_positions()), "cache_bias": cache.bias}
-            cache.keys, cache.values = self.graphs["context"](inputs)
+            clean = {"clean": self.state.window, "partner": self.state.window_partner}
+            inputs = {**clean, **self.rotary(self._window_positions()), "cache_bias": cache.bias}
+            cache.replace(*self.graphs["context"](inputs))
         else:
             cache.bias[rows] = HIDDEN
-            inputs = {"clean": self.state.pending, **self.rotary(self._pending_positions()), **cache.inputs()}
+            clean = {"clean": self.state.pending, "partner": self.state.pending_partner}
+            inputs = {**clean, **self.rotary(self._pending_positions()), **cache.inputs()}
             cache.store(rows, *self.graphs["commit"](inputs))
         self.state.pending = None
 
@@ -268,7 +362,8 @@ class StreamingEngine:
         rows = np.arange(held)
         return newest - 1 - (newest - 1 - rows) % held
 
-    def _decode(self, clean: Array) -> Audio:
-        outputs = self.graphs["decode"]({"latents": clean, **self.state.decoder})
+    def _decode(self) -> Audio:
+        assert self.state.pending is not None
+        outputs = self.graphs["decode"]({"latents": self.state.pending, **self.state.decoder})
         self.state.decoder = dict(zip(self.state.decoder, outputs[1:], strict=True))
         return outputs[0]

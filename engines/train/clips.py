@@ -14,8 +14,8 @@ import soxr
 from numpy.typing import NDArray
 
 from engines.lmdm.codec import SAMPLE_RATE
+from engines.train.corpus import open_scores
 from engines.train.data import level
-from engines.train.instruments import GUITARS, TARGETS
 
 Samples = NDArray[np.float32]
 
@@ -67,12 +67,12 @@ _SAMPLE_FOLDERS = (Path(__file__).parents[2] / "appliance" / "samples", Path("/u
 def scores(folder: Path, split: str, count: int, seconds: float) -> list[Score]:
     """Up to `count` scores of a split, cut to `seconds`."""
     found = []
-    for path in sorted(folder.glob(f"{split}*.npz"))[:count]:
-        with np.load(path) as arrays:
-            programs = [int(name.split("_")[1]) for name in arrays.files if name.startswith("audio_")]
-            audio = {p: arrays[f"audio_{p}"][: int(seconds * SAMPLE_RATE)].astype(np.float32) / 32767 for p in programs}
-        inputs = {p: a for p, a in audio.items() if p in GUITARS}
-        found.append(Score(path.stem, inputs, {p: audio[p] for p in TARGETS if p in audio}))
+    for score in open_scores(folder, split)[:count]:
+        by_role: dict[str, dict[int, Samples]] = {"guitar": {}, "target": {}, "companion": {}}
+        for index, audio in score.audio().items():
+            part = score.parts[index]
+            by_role[part.role][part.program] = audio[: int(seconds * SAMPLE_RATE)]
+        found.append(Score(score.name, by_role["guitar"], by_role["target"] or by_role["companion"]))
     return found
 
 

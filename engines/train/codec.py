@@ -1,4 +1,4 @@
-"""Fit the codec: the PCA of the encoder in one pass, then the decoder's network.
+"""Fit the codec: the two PCAs of the encoder in one pass, then the decoder's network.
 
     python -m engines.train.codec --data build/data --out build/codec.pt
 
@@ -21,16 +21,20 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from engines.lmdm import codec
+from engines.lmdm import codec, sketch
 from engines.lmdm.decoder import SpectrumNet
 from engines.lmdm.dft import BINS
 from engines.train import checkpoint
+from engines.train.corpus import CQT, MEL, ROW, open_scores
 
 REAL_GUITAR = Path("/usr/share/games/fretsonfire/data/songs/sectoid")  # Debian fretsonfire-songs-sectoid, MIT-style licence
 CLIP_FRAMES = 40_960
 BATCH = 8
 WARM_UP_FRAMES = codec.STACK  # the first spectra of a clip see no history: not scored
 LATENT_NOISE = 0.05
+TONES = 0.2  # share of clips that are synthetic tones
+LOUD_BINS = 0.5  # phase errors weigh as the magnitude to this power
+TRAINED = ("train", "jam")
 
 
 @dataclass
@@ -42,10 +46,7 @@ class Excerpts:
 
     @classmethod
     def load(cls, folder: Path, seed: int) -> Excerpts:
-        pieces = []
-        for path in sorted(folder.glob("train*.npz")):
-            with np.load(path) as arrays:
-                pieces += [arrays[name] for name in arrays.files if name.startswith("audio_")]
+        pieces = [piece for split in TRAINED for score in open_scores(folder, split) for piece in score.stored()]
         stems = [(soundfile.read(p, dtype="float32", always_2d=True)[0].mean(1) * 32767) for p in sorted(REAL_GUITAR.glob("*/guitar.ogg"))]
         pieces += [stem[: len(stem) * 3 // 4].astype(np.int16) for stem in stems for _ in range(3)]  # last quarter is held out
         return cls(pieces, np.random.default_rng(seed))
@@ -54,8 +55,8 @@ class Excerpts:
         return torch.from_numpy(np.stack([self._clip(frames) for _ in range(count)]))
 
     def _clip(self, frames: int) -> NDArray[np.float32]:
-        if self.rng.random() < 0.08:
-            return self._tone(frames)
+        if self.rng.random() < TONES:
+            return sum(self._tone(frames) for _ in range(self.rng.choice((1, 1, 1, 2, 3))))
         speed = self.rng.uniform(0.93, 1.075) if self.rng.random() < 0.6 else 1.0
         length = int(frames * speed) + 3
         for _ in range(4):
@@ -70,28 +71,31 @@ class Excerpts:
     def _tone(self, frames: int) -> NDArray[np.float32]:
         """A steady harmonic tone at any pitch: rendered music is always in tune, guitars are not."""
         t = np.arange(frames) / codec.SAMPLE_RATE
-        hz = 55 * 2 ** self.rng.uniform(0, 4)
-        order = np.arange(1, 1 + self.rng.integers(2, 12))
+        hz = 55 * 2 ** self.rng.uniform(0, 4.5)
+        order = np.arange(1, 1 + self.rng.integers(1, 24))
         order = order[order * hz < 16_000]
         phase = self.rng.uniform(0, 2 * np.pi, len(order))
         tone = (np.cos(2 * np.pi * hz * order[:, None] * t + phase[:, None]) / order[:, None] ** self.rng.uniform(0.5, 2)).sum(0)
         return (tone * np.exp(-t * self.rng.uniform(0, 3)) * self.rng.uniform(0.02, 0.2)).astype(np.float32)
 
 
-def fit_encoder(encoder: codec.Encoder, folder: Path) -> float:
-    """Fit the PCA on every seventh latent of the training split."""
-    rows = []
-    for path in sorted(folder.glob("train*.npz")):
-        with np.load(path) as arrays:
-            rows += [arrays[name][:: 7 * 3] for name in arrays.files if name.startswith("mel_")]
-    return encoder.fit(torch.from_numpy(np.concatenate(rows)).float())
+def every(folder: Path, step: int, scores: int = 40) -> Tensor:
+    """Every `step`-th row of features of the first scores that are trained on, (examples, 644): plenty for a PCA."""
+    rows = [score.rows[:, ::step].reshape(-1, ROW) for split in TRAINED for score in open_scores(folder, split)[:scores]]
+    return torch.from_numpy(np.concatenate(rows)).float()
+
+
+def fit_encoder(encoder: codec.Encoder, rows: Tensor) -> tuple[float, float]:
+    """Fit both PCAs to rows of features (examples, 644); returns the shares of variance kept."""
+    cqt = rows[:, CQT].unflatten(1, (sketch.PER_LATENT, sketch.BINS))
+    return encoder.mel.fit(rows[:, MEL]), encoder.low.fit(codec.normalise_low(cqt)[:, 0])
 
 
 class SpectrumLoss:
     """Distance between a predicted and a true spectrum: log-magnitude, spectral convergence, log-mel and phase advance."""
 
     def __init__(self, encoder: codec.Encoder) -> None:
-        self.spectrum, self.bank = encoder.spectrum, encoder.filterbank
+        self.spectrum, self.bank, self.sketch = encoder.spectrum, encoder.filterbank, sketch.Sketch()
         quarter = torch.arange(BINS) % 4
         self.turn = torch.complex(torch.tensor([1.0, 0.0, -1.0, 0.0])[quarter], torch.tensor([0.0, -1.0, 0.0, 1.0])[quarter])
 
@@ -108,7 +112,7 @@ class SpectrumLoss:
         log = (torch.log(true + 1e-2) - torch.log(made + 1e-2)).abs().mean()
         convergence = ((true - made).norm(dim=(1, 2)) / (true.norm(dim=(1, 2)) + 0.1)).mean()
         mel = (torch.log(true @ self.bank + 1e-2) - torch.log(made @ self.bank + 1e-2)).abs().mean()
-        weight = (true + 1e-3).sqrt()
+        weight = (true + 1e-3) ** LOUD_BINS
         weight = weight / weight.mean(dim=(1, 2), keepdim=True)
         phase = (weight * ((advance - wanted) ** 2).sum(2)).mean()
         loss = 2 * log + convergence + mel + phase
@@ -140,7 +144,8 @@ def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, l
             with torch.no_grad():
                 target = loss_of.target(audio)
                 mel = codec.normalise_mel(target.abs() @ loss_of.bank).unflatten(1, (-1, codec.STACK)).flatten(-2)
-                latents = net.encoder.project(mel)
+                cqt, _ = loss_of.sketch.magnitudes(torch.nn.functional.pad(audio, (sketch.HISTORY_FRAMES, 0)))
+                latents = net.encoder.project(mel, cqt)
                 latents = latents + LATENT_NOISE * torch.randn_like(latents) * net.encoder.deviation
             with torch.autocast("cpu", torch.bfloat16):
                 log_magnitude, advance, *_ = net(latents, *rows)
@@ -166,7 +171,8 @@ def main() -> None:
     torch.manual_seed(0)
     net = SpectrumNet()
     if not args.out.exists():
-        print(f"PCA keeps {fit_encoder(net.encoder, args.data):.2%} of the variance")
+        mel, low = fit_encoder(net.encoder, every(args.data, 23))
+        print(f"the PCAs keep {mel:.2%} of the variance of log-mel and {low:.2%} of that of low constant-Q")
     train_decoder(net, Excerpts.load(args.data, 0), args.steps, args.out)
 
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.lmdm import codec, decoder
+from engines.lmdm.listen import HISTORY_FRAMES, Listen
 from engines.lmdm.stream import StreamingEngine
 from engines.train import checkpoint
 
@@ -86,9 +87,10 @@ class RoundTrip:
                 samples, *state[:] = graph(latents, *state)
                 return np.asarray(samples.numpy())
 
-            return torch.inference_mode()(lambda audio: net.encoder(torch.from_numpy(audio)[None])), decode
+            listen = Listen(net.encoder)
+            return torch.inference_mode()(lambda audio: listen(torch.from_numpy(audio)[None])[0]), decode
 
-        return cls(start, codec.HISTORY_FRAMES, decoder.DELAY_FRAMES, BLOCK_FRAMES)
+        return cls(start, HISTORY_FRAMES, decoder.DELAY_FRAMES, BLOCK_FRAMES)
 
 
 def _frames(audio: Samples, size: int) -> Samples:

@@ -1,12 +1,12 @@
-"""Render the training corpus: procedural scores, played by guitars and by target instruments, as features on disk.
+"""Render the training corpus: procedural scores, played by guitars, target instruments and bands, as features on disk.
 
     python -m engines.train.data --out build/data
 
-One `.npz` per score holds, for every program, stacked log-mel (T, 512) float16, and for guitars also constant-Q magnitudes
-(2T, 64) and loudness (T, 4); parts played by different programs are aligned to the sample. A few scores keep excerpts of their
-audio, which the decoder trains on. Everything follows from seeds; `manifest.json` records them with sources and licences.
+Parts of one score that are played by different instruments are aligned to the sample. engines/train/corpus.py says what is stored.
+Everything follows from seeds; `manifest.json` records them with sources and licences.
 
-Split by score, never by time: `train`, `val` (same bank, new scores), `cross` (new scores on a bank that is never trained on).
+Split by score, never by time: `train` and `jam` are trained on, `val` and `jamval` are new scores on the same banks, `cross` new
+scores on a bank that is never trained on (and that nothing shipped derives from).
 Runs in: training, offline; needs Debian's fluidsynth and the soundfont packages named in BANKS.
 """
 
@@ -32,10 +32,13 @@ from rich.progress import track
 from scipy import signal
 
 from engines.lmdm import codec, sketch
-from engines.train.instruments import GUITARS, TARGETS
+from engines.train.band import GUITAR, compose_band
+from engines.train.corpus import Part, write_score
+from engines.train.instruments import COMPANIONS, DRUMS, GUITARS, TARGETS
 from engines.train.scores import Note, compose
 
 RMS = 0.1  # every rendering is brought to this level; renderings of one score keep their own dynamics
+WHEEL_PER_CENT = 8192 / 200  # of the pitch wheel, which reaches two semitones
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,13 @@ class Bank:
     licence: str
 
 
+_FOLDER = "/usr/share/sounds/sf2"
 BANKS = {
-    "fluid": Bank("/usr/share/sounds/sf2/FluidR3_GM.sf2", "fluid-soundfont-gm", "MIT"),
-    "musescore": Bank("/usr/share/sounds/sf3/MuseScore_General_Full.sf3", "musescore-general-soundfont", "MIT, parts PD/CC0"),
+    "fluid": Bank(f"{_FOLDER}/FluidR3_GM.sf2", "fluid-soundfont-gm", "MIT"),
+    "musescore": Bank(f"{_FOLDER}/MuseScore_General_Full.sf2", "musescore-general-soundfont-lossless", "MIT, parts PD/CC0"),
+    "timgm": Bank(f"{_FOLDER}/TimGM6mb.sf2", "timgm6mb-soundfont", "GPL-2, only listened to in evaluation"),
 }
+TRAINED_BANKS = ("fluid", "musescore")
 
 
 @dataclass(frozen=True)
@@ -58,25 +64,28 @@ class Split:
     """Which scores make up one part of the corpus."""
 
     name: str
-    bank: str
     first_seed: int
     scores: int
     seconds: float
-    guitars: int  # per score, drawn from the seven
-    audio_parts: int  # parts per score whose audio is kept for the decoder
+    guitars: int  # renderings of the player's part per score, each by another guitar
+    kept: int  # parts per score whose audio is kept
+    band: bool = False  # a band plays, instead of target instruments in turn
+    bank: str = ""  # of all parts; "": guitars from all trained banks, other instruments from their own
 
 
 SPLITS = (
-    Split("train", "fluid", 0, 120, 75.0, 3, 3),
-    Split("val", "fluid", 9000, 6, 45.0, 4, 14),
-    Split("cross", "musescore", 9500, 3, 45.0, 4, 14),
+    Split("train", 0, 150, 48.0, 3, 2),
+    Split("jam", 5000, 40, 60.0, 2, 1, band=True),
+    Split("val", 9000, 8, 45.0, 4, 99),
+    Split("jamval", 9200, 6, 60.0, 2, 99, band=True),
+    Split("cross", 9500, 4, 45.0, 4, 99, bank="timgm"),
 )
-AUDIO_SECONDS = 30.0
+AUDIO_SECONDS = {"train": 24.0, "jam": 24.0}  # of a kept part; all of it where not named
 
 
 @dataclass(frozen=True)
 class Player:
-    """How a guitar part is detuned and dirtied; inputs only, targets are always played plain."""
+    """How a guitar part is detuned and dirtied; inputs only, all others play plain, in the tuning of the score."""
 
     bend: int  # pitch wheel, -8192..8191 = +-2 semitones
     vibrato: int  # modulation wheel
@@ -86,29 +95,34 @@ class Player:
     noise: float  # hum and hiss, rms
 
     @staticmethod
-    def draw(rng: random.Random) -> Player:
-        if rng.random() < 0.35:
-            return Player(0, 0, 0.0, 0.0, 0.0, 0.0)
+    def plain(tuning_cents: float) -> Player:
+        return Player(round(tuning_cents * WHEEL_PER_CENT), 0, 0.0, 0.0, 0.0, 0.0)
+
+    @staticmethod
+    def draw(rng: random.Random, tuning_cents: float) -> Player:
+        if rng.random() < 0.3:
+            return Player.plain(tuning_cents)
         return Player(
-            bend=round(rng.gauss(0, 400)),  # standard deviation: 10 cents
+            bend=round(rng.gauss(tuning_cents, 10) * WHEEL_PER_CENT),
             vibrato=rng.choice((0, 0, 20, 60)),
-            drive=rng.choice((0.0, 0.0, 3.0, 8.0, 20.0)),
+            drive=rng.choice((0.0, 0.0, 3.0, 8.0, 20.0, 60.0)),
             tilt_db=rng.uniform(-6, 6),
-            cabinet_hz=rng.choice((0.0, 0.0, 4000.0, 6000.0)),
-            noise=rng.choice((0.0, 1e-4, 6e-4)),
+            cabinet_hz=rng.choice((0.0, 0.0, 2500.0, 4000.0, 6000.0)),
+            noise=rng.choice((0.0, 1e-4, 6e-4, 2e-3)),
         )
 
 
 def write_midi(notes: list[Note], program: int, player: Player, path: Path) -> None:
     """One channel, 960 ticks per second."""
+    drums = {"channel": 9} if program == DRUMS else {}
     file = mido.MidiFile(ticks_per_beat=480)
-    events = [(n.start_seconds, mido.Message("note_on", note=n.pitch, velocity=n.velocity)) for n in notes]
-    events += [(n.start_seconds + n.length_seconds, mido.Message("note_off", note=n.pitch, velocity=0)) for n in notes]
+    events = [(n.start_seconds, mido.Message("note_on", note=n.pitch, velocity=n.velocity, **drums)) for n in notes]
+    events += [(n.start_seconds + n.length_seconds, mido.Message("note_off", note=n.pitch, velocity=0, **drums)) for n in notes]
     events.sort(key=lambda e: (e[0], e[1].type == "note_on"))
     setup = [
-        mido.Message("program_change", program=program),
-        mido.Message("pitchwheel", pitch=player.bend),
-        mido.Message("control_change", control=1, value=player.vibrato),
+        mido.Message("program_change", program=program % DRUMS, **drums),
+        mido.Message("pitchwheel", pitch=0 if drums else player.bend, **drums),
+        mido.Message("control_change", control=1, value=player.vibrato, **drums),
     ]
     track_, last = mido.MidiTrack(setup), 0
     for seconds, message in events:
@@ -160,51 +174,55 @@ def amplify(audio: NDArray[np.float32], player: Player, seed: int) -> NDArray[np
 
 
 class Features:
-    """Audio -> arrays for one part. Long audio goes through in pieces of 64 latents, which the framing makes exact."""
+    """Audio -> rows of one part (T, 644). Long audio goes through in pieces of 64 latents, which the framing makes exact."""
 
     def __init__(self) -> None:
         self.encoder, self.sketch = codec.Encoder(), sketch.Sketch()
 
     @torch.inference_mode()
-    def of(self, audio: NDArray[np.float32], with_sketch: bool) -> dict[str, NDArray[np.float16]]:
+    def of(self, audio: NDArray[np.float32]) -> NDArray[np.float16]:
         history = sketch.HISTORY_FRAMES
         padded = torch.from_numpy(np.concatenate([np.zeros(history, np.float32), audio]))[None]
         piece, parts = 64 * codec.LATENT_FRAMES, []
         for start in range(0, len(audio), piece):
             x = padded[:, start : start + history + piece]
-            row = [self.encoder.log_mel(x[:, history - codec.HISTORY_FRAMES :])]
-            row += self.sketch.magnitudes(x) if with_sketch else ()
-            parts.append([r[0].half().numpy() for r in row])
-        names = ("mel", "cqt", "loudness") if with_sketch else ("mel",)
-        return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
+            cqt, loudness = self.sketch.magnitudes(x)
+            mel = self.encoder.log_mel(x[:, history - codec.HISTORY_FRAMES :])
+            parts.append(torch.cat([mel, cqt.unflatten(1, (-1, sketch.PER_LATENT)).flatten(-2), loudness], -1)[0].half().numpy())
+        return np.concatenate(parts)
+
+
+def cast(split: Split, rng: random.Random) -> list[Part]:
+    """Who plays a score."""
+    banks = (split.bank,) if split.bank else TRAINED_BANKS
+    guitars = rng.sample([(program, bank) for program in GUITARS for bank in banks], split.guitars)
+    role, others = ("companion", COMPANIONS) if split.band else ("target", TARGETS)
+    parts = [Part("guitar", program, bank) for program, bank in guitars]
+    return parts + [Part(role, program, split.bank or instrument.bank) for program, instrument in others.items()]
 
 
 def render_score(split: Split, index: int, folder: Path) -> str:
-    """Render one score with all its players, extract features and write them; returns the file name."""
+    """Render one score with all its players, extract features and write them; returns its name."""
     torch.set_num_threads(1)
-    path = folder / f"{split.name}{index:04d}.npz"
-    if path.exists():
-        return path.name
-    seed = split.first_seed + index
-    rng = random.Random(f"players {seed}")
-    notes, features = compose(seed, split.seconds), Features()
-    programs = rng.sample(list(GUITARS), split.guitars) + list(TARGETS)
-    kept = set(rng.sample(programs, split.audio_parts))
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for program in programs:
-        guitar = program in GUITARS
-        player = Player.draw(rng) if guitar else Player(0, 0, 0.0, 0.0, 0.0, 0.0)
-        audio = play(notes, program, player, BANKS[split.bank], split.seconds, seed)
-        for name, array in features.of(audio, with_sketch=guitar).items():
-            arrays[f"{name}_{program}"] = array
-        if program in kept:
-            excerpt = audio[: int(AUDIO_SECONDS * codec.SAMPLE_RATE)]
-            arrays[f"audio_{program}"] = (excerpt * 32767).astype(np.int16)
-    scratch = path.with_suffix(".part")
-    with scratch.open("wb") as file:
-        np.savez(file, **arrays)
-    os.replace(scratch, path)
-    return path.name
+    name, seed = f"{split.name}{index:04d}", split.first_seed + index
+    if (folder / f"{name}.json").exists():
+        return name
+    rng, features = random.Random(f"players {seed}"), Features()
+    band = compose_band(seed, split.seconds) if split.band else {}
+    alone = band[GUITAR] if split.band else compose(seed, split.seconds)
+    tuning_cents = rng.choice((0.0, 0.0, rng.uniform(-50, 50)))
+    parts = cast(split, rng)
+    kept = set(rng.sample(range(len(parts)), min(split.kept, len(parts))))
+    rows, audio = [], {}
+    for i, part in enumerate(parts):
+        player = Player.draw(rng, tuning_cents) if part.role == "guitar" else Player.plain(tuning_cents)
+        notes = band[part.program] if part.role == "companion" else alone
+        played = play(notes, part.program, player, BANKS[part.bank], split.seconds, seed)
+        rows.append(features.of(played))
+        if i in kept:
+            audio[i] = played[: int(AUDIO_SECONDS.get(split.name, split.seconds) * codec.SAMPLE_RATE)]
+    write_score(folder, name, parts, np.stack(rows), audio)
+    return name
 
 
 def render(folder: Path, workers: int) -> None:

@@ -28,7 +28,7 @@ from engines.bundle import open_engine
 from engines.engine import Engine, EngineControls
 from engines.lmdm.stream import StreamingEngine
 from engines.train import clips, codec_check, metrics, timbre
-from engines.train.instruments import PHRASES, TARGETS, held_out_phrase, name_of
+from engines.train.instruments import HELD_OUT, TARGETS, held_out_phrases, name_of
 from engines.train.notes import Activations, NoteDetector, note_f
 from engines.train.report import Evaluation, Example, Row, Silence, TripRow, write
 
@@ -39,9 +39,9 @@ Samples = NDArray[np.float32]
 class Plan:
     """How much is evaluated."""
 
-    scores: int = 6
+    scores: int = 8
     seconds: float = 30.0
-    instruments: tuple[int, ...] = TARGETS
+    instruments: tuple[int, ...] = tuple(TARGETS)
     real_seconds: float = 20.0
     real_instruments: int = 4  # per recording; they take turns
     drift_minutes: int = 10
@@ -52,8 +52,8 @@ class Plan:
 
 
 QUICK = Plan(
-    scores=2, seconds=10.0, instruments=TARGETS[:4], real_seconds=8.0, real_instruments=1, drift_minutes=2, drift_instruments=(48,),
-    silence_seconds=8.0, sweep_scores=1,
+    scores=2, seconds=10.0, instruments=tuple(TARGETS)[:4], real_seconds=8.0, real_instruments=1, drift_minutes=2,
+    drift_instruments=(48,), silence_seconds=8.0, sweep_scores=1,
 )
 
 
@@ -72,9 +72,10 @@ class Player:
         return known or dict.fromkeys(TARGETS, 0)
 
     def unseen_wordings(self) -> dict[int, int]:
-        """The same for each instrument's phrase that was held out from training, as far as the engine has it."""
+        """The same for a phrase of each instrument that was held out from training, as far as the engine has it."""
         prompts = self.engine.spec.prompts
-        return {p: prompts.index(held_out_phrase(p)) for p in PHRASES if held_out_phrase(p) in prompts}
+        wordings = {p: held_out_phrases(p)[index % HELD_OUT] for index, p in enumerate(TARGETS)}
+        return {p: prompts.index(words) for p, words in wordings.items() if words in prompts}
 
     def answer(self, heard: Samples, prompt: int) -> Samples:
         """The engine's answer to all of `heard`, aligned to it to the sample."""
@@ -112,7 +113,7 @@ class Ears:
     def timbre(self, heard: Heard, program: int, active: Tensor) -> float:
         """Share of the active windows in which the asked instrument is heard."""
         classes = self.judge.hear(heard.mel)[: len(active)]
-        return float((classes == TARGETS.index(program))[active[: len(classes)]].float().mean())
+        return float((classes == timbre.CLASSES.index(program))[active[: len(classes)]].float().mean())
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class Evaluator:
         return case, answer
 
     def _baselines(self, case: Case, answer: Heard, truth: Samples) -> None:
-        mean = self.ears.judge.mean_mel[TARGETS.index(case.program)].expand(len(case.truth.mel), -1)
+        mean = self.ears.judge.mean_mel[timbre.CLASSES.index(case.program)].expand(len(case.truth.mel), -1)
         systems = {"engine": answer, "true target": case.truth, "copy of the input": case.player, "mean spectrum": Heard(mean, None)}
         if self.trip:
             systems["true target through the codec"] = self.ears.hear(self.trip(truth))

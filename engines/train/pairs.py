@@ -1,88 +1,124 @@
-"""Training pairs from the rendered corpus: a guitar's sketch and latents, an instrument's latents, the words for it.
+"""Training pairs from the rendered corpus: what a guitar played, what another instrument made of it, the words for that.
 
-Features are kept in memory as they lie on disk (float16); gain is applied to linear magnitudes, so a quieter copy is exact.
-Shapes: B batch, T latent, M stacked mel (512), S sketch channel, C latent channel. Runs in: training.
+Two kinds. *Following*: a target instrument plays the guitar's own notes. *Jamming*: a companion plays its own part, and of the guitar is
+known only what was played one or more blocks before. Gain is applied to linear magnitudes, so a quieter copy is exact.
+
+Shapes: B batch, T latent, S sketch channel, C latent channel. Runs in: training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.lmdm import codec, text
 from engines.lmdm.sketch import PER_LATENT, Sketch
-from engines.train.instruments import GUITARS, TARGETS, training_phrases
+from engines.train.corpus import CQT, LOUDNESS, MEL, Rows, Score
+from engines.train.instruments import COMPANIONS, TARGETS, training_phrases
 
-Features = dict[str, NDArray[np.float16]]
+TEMPLATES = ("{}", "{}", "play {}", "the sound of {}", "make it sound like {}", "{} please")
+LAGS = (0, 1, 2)  # blocks by which a jamming partner is known late: future visibility of +1, 0 and -1 blocks
 
 
-def load_scores(folder: Path, split: str) -> list[Features]:
-    """Every score of a split, without its audio."""
-    scores = []
-    for path in sorted(folder.glob(f"{split}*.npz")):
-        with np.load(path) as arrays:
-            scores.append({name: arrays[name] for name in arrays.files if not name.startswith("audio_")})
-    return scores
+@dataclass(frozen=True)
+class Choice:
+    """One training window."""
+
+    score: int
+    heard: int  # part index of the guitar
+    target: int  # part index
+    before: int  # part index of what sounded before the words changed; often the target itself
+    at: int  # first latent
+    lag: int = 0  # latents by which `heard` lies earlier
 
 
 @dataclass
 class Batch:
     """What one training step sees."""
 
-    target: Tensor  # (B, T, C) clean latents of the asked instrument
-    heard: Tensor  # (B, T, C) latents of the guitar
+    target: Tensor  # (B, T, C) clean latents of what was asked for
+    before: Tensor  # (B, T, C) the same music by what was asked for before
+    heard: Tensor  # (B, T, C) latents of the guitar, `lag` latents earlier
+    lag: Tensor  # (B,) latents
+    jam: Tensor  # (B,) bool: the target accompanies instead of following
     sketch: Tensor  # (B, T, S) of the guitar
     states: Tensor  # (B, 16, 384)
     pooled: Tensor  # (B, 384)
-    instrument: Tensor  # (B,) index into TARGETS
+
+
+def louder(rows: Tensor, gain: Tensor) -> Tensor:
+    """Rows of features (B, T, 644) of the same sound with another gain (B,)."""
+    gain = gain[:, None, None]
+    magnitude = (codec.denormalise_mel(rows[..., MEL]) - codec.MEL_FLOOR).clamp(min=0)
+    return torch.cat([codec.normalise_mel(magnitude * gain), rows[..., MEL.stop :] * gain], -1)
+
+
+def magnitudes(rows: Tensor) -> Tensor:
+    """The constant-Q magnitudes (B, 2T, 64) in rows of features (B, T, 644)."""
+    return rows[..., CQT].unflatten(-1, (PER_LATENT, -1)).flatten(1, 2)
 
 
 class Pairs:
-    """Draws aligned windows of (guitar, instrument) from the scores of one split."""
+    """Draws aligned windows from the scores of the splits that it is given."""
 
-    def __init__(self, scores: list[Features], encoder: codec.Encoder) -> None:
-        self.scores, self.encoder, self.sketch = scores, encoder, Sketch()
-        self.prompts = {p: [text.encode(words) for words in training_phrases(p)] for p in TARGETS}
-        self.guitars = [[g for g in GUITARS if f"mel_{g}" in score] for score in scores]
+    def __init__(self, scores: Sequence[Score], encoder: codec.Encoder, jam_share: float = 0.25) -> None:
+        self.encoder, self.sketch, self.jam_share = encoder, Sketch(), jam_share
+        self.scores = list(scores)
+        self.following = [i for i, score in enumerate(self.scores) if score.indices("target")]
+        self.jamming = [i for i, score in enumerate(self.scores) if score.indices("companion")]
+        self.prompts = self.wordings()
 
-    def louder(self, mel: Tensor, gain: Tensor) -> Tensor:
-        """Stacked log-mel (B, T, M) of the same sound with another gain (B,)."""
-        magnitude = (codec.denormalise_mel(mel) - codec.MEL_FLOOR).clamp(min=0)
-        return codec.normalise_mel(magnitude * gain[:, None, None])
+    def wordings(self) -> dict[int, list[text.Prompt]]:
+        """What may be said for each program, embedded."""
+        found = {p: [text.encode(t.format(words)) for words in training_phrases(p) for t in TEMPLATES[1:]] for p in TARGETS}
+        return found | {p: [text.encode(words) for words in training_phrases(p)] for p in COMPANIONS}
 
-    def window(self, rng: np.random.Generator, choices: list[tuple[int, int, int, int]], length: int, vary: bool) -> Batch:
-        """choices: (score, guitar, target, first latent) per row."""
-        rows = [
-            (s[f"mel_{t}"][a:b], s[f"mel_{g}"][a:b], s[f"cqt_{g}"][a * PER_LATENT : b * PER_LATENT], s[f"loudness_{g}"][a:b])
-            for s, g, t, a, b in ((self.scores[i], g, t, at, at + length) for i, g, t, at in choices)
-        ]
-        target, heard, cqt, loudness = (torch.from_numpy(np.stack(column)).float() for column in zip(*rows, strict=True))
+    def latents(self, rows: Tensor) -> Tensor:
+        """Rows of features (B, T, 644) -> (B, T, C)"""
+        return self.encoder.project(rows[..., MEL], magnitudes(rows))
+
+    def window(self, rng: np.random.Generator, choices: Sequence[Choice], length: int, vary: bool) -> Batch:
+        """The windows of `choices`, `length` latents long; varied in level and wording, or as they are."""
         count = len(choices)
         both_db = torch.from_numpy(rng.uniform(-10, 4, count)) if vary else torch.zeros(count)
-        guitar_db = both_db + torch.from_numpy(rng.uniform(-3, 3, count)) if vary else both_db
-        both, guitar = (10 ** (db.float() / 20) for db in (both_db, guitar_db))
-        prompts = [self.prompts[t][rng.integers(len(self.prompts[t])) if vary else 0] for _, _, t, _ in choices]
+        heard_db = both_db + torch.from_numpy(rng.uniform(-3, 3, count)) if vary else both_db
+        target, before, heard = (self._rows(choices, which, length) for which in ("target", "before", "heard"))
+        both, own = (10 ** (db.float() / 20) for db in (both_db, heard_db))
+        target, before, heard = louder(target, both), louder(before, both), louder(heard, own)
+        programs = [self.scores[c.score].parts[c.target].program for c in choices]
+        prompts = [self.prompts[p][rng.integers(len(self.prompts[p])) if vary else 0] for p in programs]
         return Batch(
-            self.encoder.project(self.louder(target, both)),
-            self.encoder.project(self.louder(heard, guitar)),
-            self.sketch.thin(cqt * guitar[:, None, None], loudness * guitar[:, None, None]),
+            self.latents(target), self.latents(before), self.latents(heard),
+            torch.tensor([c.lag for c in choices]),
+            torch.tensor([self.scores[c.score].parts[c.target].role == "companion" for c in choices]),
+            self.sketch.thin(magnitudes(heard), heard[..., LOUDNESS]),
             torch.stack([p.states for p in prompts]),
             torch.stack([p.pooled for p in prompts]),
-            torch.tensor([TARGETS.index(t) for _, _, t, _ in choices]),
         )
 
-    def batch(self, rng: np.random.Generator, count: int, length: int) -> Batch:
+    def _rows(self, choices: Sequence[Choice], which: str, length: int) -> Tensor:
+        rows: list[Rows] = []
+        for c in choices:
+            at = c.at - (c.lag if which == "heard" else 0)
+            rows.append(self.scores[c.score].rows[getattr(c, which), at : at + length])
+        return torch.from_numpy(np.stack(rows)).float()
+
+    def draw(self, rng: np.random.Generator, length: int, per_block: int) -> Choice:
+        """A random window of `length` latents."""
+        jam = bool(self.jamming) and rng.random() < self.jam_share
+        index = int(rng.choice(self.jamming if jam else self.following))
+        score = self.scores[index]
+        guitar = int(rng.choice(score.indices("guitar")))
+        others = score.indices("companion" if jam else "target")
+        target, before = (int(part) for part in rng.choice(others, 2))
+        lag = int(rng.choice(LAGS)) * per_block if jam else 0
+        at = int(rng.integers(lag, score.latents - length))
+        return Choice(index, guitar, target, target if jam else before, at, lag)
+
+    def batch(self, rng: np.random.Generator, count: int, length: int, per_block: int) -> Batch:
         """`count` random windows of `length` latents."""
-        choices = []
-        for _ in range(count):
-            i = int(rng.integers(len(self.scores)))
-            guitar = int(rng.choice(self.guitars[i]))
-            target = TARGETS[rng.integers(len(TARGETS))]
-            available = len(self.scores[i][f"mel_{target}"])
-            choices.append((i, guitar, target, int(rng.integers(0, available - length))))
-        return self.window(rng, choices, length, vary=True)
+        return self.window(rng, [self.draw(rng, length, per_block) for _ in range(count)], length, vary=True)

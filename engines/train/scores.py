@@ -1,7 +1,7 @@
-"""Procedural guitar scores: the music that training pairs are rendered from.
+"""Procedural scores: the music that training pairs are rendered from.
 
 A score is what a guitarist could play: arpeggios, strums, melodies, riffs, double stops and held chords over short
-chord progressions, in every key, in five modes, 50-180 bpm, in 3, 4 and 6 beats, down to a dropped low C (C2, 65 Hz).
+chord progressions, in every key, in five modes, 50-180 bpm, in 3 to 7 beats, down to a dropped low C (C2, 65 Hz).
 The same score is later played by a guitar (the input) and by every target instrument (the output).
 
 Runs in: training, offline. Pure Python, no audio; a seed gives the same score on every machine.
@@ -133,11 +133,11 @@ def compose(seed: int, seconds: float) -> list[Note]:
     while at < seconds - 2:
         phrase = Phrase(
             beat_seconds=60 / rng.uniform(50, 180),
-            beats=rng.choice((3, 4, 4, 6)),
+            beats=rng.choice((3, 4, 4, 5, 6, 7)),
             root=rng.randint(LOWEST_PITCH, LOWEST_PITCH + 11),
             scale=MODES[rng.choice(tuple(MODES))],
-            legato=rng.choice((0.5, 0.9, 1.0, 1.3)),
-            loudness=rng.choice((55, 75, 90, 105)),
+            legato=rng.choice((0.25, 0.5, 0.9, 1.0, 1.3)),
+            loudness=rng.choice((45, 60, 75, 90, 105)),
         )
         style, progression = rng.choice(STYLES), rng.choice(PROGRESSIONS)
         for bar in range(rng.choice((2, 3, 4))):

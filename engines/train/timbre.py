@@ -20,14 +20,15 @@ from torch import Tensor, nn
 
 from engines.lmdm import codec
 from engines.train import checkpoint
-from engines.train.codec import fit_encoder
-from engines.train.instruments import GUITARS, TARGETS
+from engines.train.codec import TRAINED, every
+from engines.train.corpus import MEL, open_scores
+from engines.train.instruments import INSTRUMENTS
 
 WINDOW_LATENTS = 21  # 0.98 s
 WINDOW_FRAMES = WINDOW_LATENTS * codec.LATENT_FRAMES
 PIECE_FRAMES = 64 * codec.LATENT_FRAMES
-CLASSES = (*TARGETS, "guitar")
-GUITAR = len(TARGETS)
+CLASSES = (*INSTRUMENTS, "guitar")
+GUITAR = len(INSTRUMENTS)
 QUIET = 2e-3  # mean mel magnitude below which a window holds too little to judge
 GAINS_DB = (-8.0, 0.0, 6.0)  # each part is also shown quieter or louder, so that level is no clue
 TRAINING_STEPS, BATCH = 2500, 256
@@ -49,16 +50,16 @@ def loud(mel: Tensor) -> Tensor:
 
 
 class Judge(nn.Module):
-    """Window statistics of latents -> one of the target instruments, or "guitar"."""
+    """Window statistics of latents -> one of the instruments that can be asked for, or "guitar"."""
 
     centre: Tensor
     spread: Tensor
-    mean_mel: Tensor  # (11, 512) mean log-mel of each class's training parts
+    mean_mel: Tensor  # (classes, 512) mean log-mel of each class's training parts
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = codec.Encoder()
-        features = 3 * codec.LATENT_CHANNELS
+        self.encoder, self.pca = codec.Encoder(), codec.Pca(codec.STACK * codec.MELS, codec.MEL_CHANNELS)
+        features = 3 * codec.MEL_CHANNELS
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
         self.register_buffer("mean_mel", torch.zeros(len(CLASSES), codec.STACK * codec.MELS))
@@ -66,7 +67,7 @@ class Judge(nn.Module):
 
     def features(self, mel: Tensor) -> Tensor:
         """Stacked log-mel (T, 512) -> mean, deviation and mean change of the latents in each window, (B, 192)."""
-        z = cut(self.encoder.project(mel))
+        z = cut(self.pca(mel))
         return torch.cat([z.mean(1), z.std(1), z.diff(dim=1).abs().mean(1)], 1)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -88,12 +89,10 @@ class Judge(nn.Module):
 
 def parts(folder: Path, split: str) -> Iterator[tuple[int, Tensor]]:
     """Every rendered part of a split: its class and its stacked log-mel (T, 512)."""
-    for path in sorted(folder.glob(f"{split}*.npz")):
-        with np.load(path) as arrays:
-            for name in arrays.files:
-                kind, _, program = name.partition("_")
-                if kind == "mel":
-                    yield (GUITAR if int(program) in GUITARS else TARGETS.index(int(program))), torch.from_numpy(arrays[name]).float()
+    for score in open_scores(folder, split):
+        for index, part in enumerate(score.parts):
+            label = GUITAR if part.role == "guitar" else CLASSES.index(part.program)
+            yield label, torch.from_numpy(score.mel(index).astype(np.float32))
 
 
 def examples(judge: Judge, folder: Path, split: str, gains_db: tuple[float, ...]) -> tuple[Tensor, Tensor]:
@@ -105,6 +104,8 @@ def examples(judge: Judge, folder: Path, split: str, gains_db: tuple[float, ...]
         rows = judge.features(codec.normalise_mel(magnitudes(mel) * gain))[keep]
         features.append(rows)
         classes.append(torch.full((len(rows),), label))
+    if not features:
+        return torch.zeros(0, len(judge.centre)), torch.zeros(0, dtype=torch.long)
     return torch.cat(features), torch.cat(classes)
 
 
@@ -113,9 +114,10 @@ def _fit_statistics(judge: Judge, folder: Path, features: Tensor) -> None:
     judge.centre.copy_(features.mean(0))
     judge.spread.copy_(features.std(0) + 1e-3)
     counts = torch.zeros(len(CLASSES), 1)
-    for label, mel in parts(folder, "train"):
-        judge.mean_mel[label] += mel.mean(0)
-        counts[label] += 1
+    for split in TRAINED:
+        for label, mel in parts(folder, split):
+            judge.mean_mel[label] += mel.mean(0)
+            counts[label] += 1
     judge.mean_mel /= counts.clamp(min=1)
 
 
@@ -123,9 +125,9 @@ def train(folder: Path, seed: int = 0) -> tuple[Judge, float]:
     """A judge for the corpus in `folder`, and its accuracy on the true renderings of the `val` split."""
     torch.manual_seed(seed)
     judge = Judge()
-    fit_encoder(judge.encoder, folder)
+    judge.pca.fit(every(folder, 23)[:, MEL])
     with torch.no_grad():
-        features, classes = examples(judge, folder, "train", GAINS_DB)
+        features, classes = (torch.cat(both) for both in zip(*(examples(judge, folder, s, GAINS_DB) for s in TRAINED), strict=True))
     _fit_statistics(judge, folder, features)
     weights = 1.0 / torch.bincount(classes, minlength=len(CLASSES)).clamp(min=1)[classes]
     optimiser = torch.optim.Adam(judge.layers.parameters(), 2e-3, weight_decay=1e-4)

@@ -11,14 +11,16 @@ import torch
 
 from engines.bundle import Bundle, write_bundle
 from engines.export.package import Recipe, build_files, manifest_of
-from engines.lmdm import config, text
+from engines.lmdm import codec, config, text
 from engines.lmdm.config import ModelConfig, Regime
 from engines.lmdm.decoder import SpectrumNet
 from engines.lmdm.model import LMDM
 from engines.lmdm.sampler import Spacing
 from tests.lmdm.conftest import lively
 
-SMALL = ModelConfig(64, 2, 2, text.CHANNELS, text.TOKENS, context_blocks=3, sketch_channels=config.SKETCH_CHANNELS, partner=True)
+SMALL = ModelConfig(
+    64, 2, 2, text.CHANNELS, text.TOKENS, codec.LATENT_CHANNELS, context_blocks=3, sketch_channels=config.SKETCH_CHANNELS, partner=True
+)
 Parity = dict[str, dict[str, float]]
 
 
@@ -30,7 +32,8 @@ def random_prompt(seed: int) -> text.Prompt:
 def pack_small(folder: Path, regime: Regime) -> tuple[Bundle, LMDM, Parity]:
     torch.manual_seed(3)
     model, net = lively(replace(SMALL, regime=regime), seed=4), SpectrumNet().eval()
-    net.encoder.fit(torch.randn(3000, 512) @ torch.randn(512, 512) * 0.03)
+    for pca in (net.encoder.mel, net.encoder.low):
+        pca.fit(torch.randn(3000, len(pca.mean)) @ torch.randn(len(pca.mean), len(pca.mean)) * 0.03)
     files, parity = build_files(model, net, [random_prompt(1), random_prompt(2)])
     path = folder / f"{regime.value}.ghost"
     recipe = Recipe("small", "1", "2026-01-01", 3, Spacing.EVEN, 1.0, True)

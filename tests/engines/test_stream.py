@@ -11,11 +11,11 @@ import torch
 
 from engines.bundle import Bundle
 from engines.engine import EngineControls
-from engines.lmdm import sampler
-from engines.lmdm.config import Regime
+from engines.lmdm import sampler, sketch
+from engines.lmdm.config import SKETCH_CHANNELS, Regime
 from engines.lmdm.model import LMDM
 from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
-from engines.lmdm.stream import StreamingEngine, soften
+from engines.lmdm.stream import StreamingEngine, soften, stray
 from engines.ort import OrtBackend
 
 Packed = Callable[[Regime], tuple[Bundle, LMDM, dict[str, dict[str, float]]]]
@@ -49,13 +49,13 @@ def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: floa
     engine.reset(11)
     made, heard, sketches = [], [], []
     for block in guitar(8, engine.spec.block_frames):
-        latents, sketch = engine.graphs["encode"]({"audio": np.concatenate([engine.state.heard, block])[None]})
+        latents, sketch = engine.graphs["encode"]({"audio": np.concatenate([engine.state.audio, block])[None]})
         heard.append(torch.from_numpy(latents))
         sketches.append(torch.from_numpy(sketch))
         engine.generate(block, EngineControls(prompt=1))
         assert engine.state.pending is not None
         made.append(engine.state.pending)
-    told = lambda rows: torch.cat([torch.ones(1, 64, 1), torch.cat(rows, 1)], 2)  # noqa: E731
+    told = lambda rows: torch.cat([torch.ones(1, 8 * engine.config.block_latents, 1), torch.cat(rows, 1)], 2)  # noqa: E731
     states, pooled = (torch.tensor(engine.weights.array(f"prompt/1/{part}")).float() for part in ("states", "pooled"))
     conditions = Conditions(states, pooled, told(sketches), told(heard))
     sampling = Sampling(sampler.schedule(3, sampler.Spacing.EVEN), ping_pong, guidance)
@@ -140,7 +140,7 @@ def test_cost_and_memory_do_not_grow(packed: Packed) -> None:
 
     def held() -> int:
         s = engine.state
-        return s.cache.keys.nbytes + s.cache.values.nbytes + s.heard.nbytes + s.window.nbytes + sum(a.nbytes for a in s.decoder.values())
+        return s.cache.keys.nbytes + s.cache.values.nbytes + s.audio.nbytes + s.window.nbytes + sum(a.nbytes for a in s.decoder.values())
 
     for _ in range(4):
         engine.generate(block, EngineControls())
@@ -150,3 +150,85 @@ def test_cost_and_memory_do_not_grow(packed: Packed) -> None:
     assert held() == early
     engine.state.block = 230_000 // engine.config.block_latents  # three hours in
     assert np.isfinite(engine.generate(block, EngineControls())).all()
+
+
+def rows(engine: StreamingEngine, block: int) -> np.ndarray:
+    """Which rows of the cache a target sees, as block numbers counted back from `block`."""
+    n, held = engine.config.block_latents, engine.config.context_blocks
+    seen = engine.state.cache.bias.reshape(held, n)[:, 0] == 0
+    return np.array([age for age in range(1, held + 1) if seen[(block - age) % held]])
+
+
+def test_other_words_drop_the_oldest_context(packed: Packed) -> None:
+    """A morph that stays on its side of the middle drops nothing; crossing it does."""
+    engine = StreamingEngine.open(packed(Regime.BLOCK_CAUSAL)[0])
+    blocks = guitar(8, engine.spec.block_frames)
+    for block in blocks[:5]:
+        engine.generate(block, EngineControls(prompt=0, second_prompt=1, morph=0.4))
+    assert len(rows(engine, 4)) == engine.config.context_blocks
+    engine._forget(1)
+    assert list(rows(engine, 4)) == [1]  # the fifth block is pending; the fourth stays
+    engine.reset(0)
+    for block in blocks[:5]:
+        engine.generate(block, EngineControls(prompt=0, second_prompt=1, morph=0.0))
+    before = engine.save()
+    stayed = engine.generate(blocks[5], EngineControls(prompt=0, second_prompt=1, morph=0.3))
+    engine.restore(before)
+    moved = engine.generate(blocks[5], EngineControls(prompt=0, second_prompt=1, morph=0.7))
+    assert not np.array_equal(stayed, moved)
+
+
+def test_morph_ends_are_the_prompts_themselves(packed: Packed) -> None:
+    engine = StreamingEngine.open(packed(Regime.BLOCK_CAUSAL)[0])
+    (block,) = guitar(1, engine.spec.block_frames)
+
+    def answer(**wishes: float) -> np.ndarray:
+        engine.reset(0)
+        return engine.generate(block, EngineControls(**wishes))  # type: ignore[arg-type]
+
+    assert np.array_equal(answer(prompt=0, second_prompt=1, morph=0.0), answer(prompt=0))
+    assert np.array_equal(answer(prompt=0, second_prompt=1, morph=1.0), answer(prompt=1))
+    assert not np.array_equal(answer(prompt=0, second_prompt=1, morph=0.5), answer(prompt=0))
+
+
+def test_straying_thins_the_sketch_as_training_does() -> None:
+    sketched = torch.rand(1, 8, SKETCH_CHANNELS, generator=torch.Generator().manual_seed(0))
+    sketched[..., :-4] *= torch.rand(1, 8, SKETCH_CHANNELS - 4) > 0.8  # mostly empty, as sketches are
+    for share in (0.0, 0.05, 0.3, 0.5, 0.99, 1.0):
+        trained = sketch.stray(sketch_top(sketched), torch.tensor([share])).numpy()
+        np.testing.assert_array_equal(stray(sketch_top(sketched).numpy(), share), trained)
+    assert not stray(sketched.numpy(), 1.0).any()
+
+
+def sketch_top(sketched: torch.Tensor) -> torch.Tensor:
+    """At most ten peaks in a row, as `Sketch.thin` leaves them."""
+    bins = sketched[..., :-4].unflatten(-1, (2, -1))
+    least = torch.topk(bins, 10, -1).values[..., -1:]
+    return torch.cat([torch.where(bins >= least, bins, torch.zeros_like(bins)).flatten(-2), sketched[..., -4:]], -1)
+
+
+def test_jamming_hears_a_partner_and_follows_nothing(packed: Packed) -> None:
+    engine = StreamingEngine.open(packed(Regime.BLOCK_CAUSAL)[0])
+    heard = engine._hear(guitar(1, engine.spec.block_frames)[0], freeze=False)
+    jam, follow = engine._known(heard, EngineControls(jam=True)), engine._known(heard, EngineControls())
+    loose = engine._known(heard, EngineControls(stray=0.4))
+    assert not jam.sketch_rows.any()
+    assert np.allclose(jam.partner[..., 0], 1 / 3)  # played two blocks before what is being made
+    assert np.allclose(follow.sketch_rows[..., 0], 1) and np.allclose(follow.partner[..., 0], 1)
+    assert np.allclose(loose.sketch_rows[..., 0], 0.6) and not loose.partner.any()
+
+
+def test_freezing_hears_nothing_new_and_goes_on(packed: Packed) -> None:
+    """Whatever is played meanwhile, a frozen engine goes round in what it heard before; afterwards it listens again."""
+    engine = StreamingEngine.open(packed(Regime.BLOCK_CAUSAL)[0])
+    blocks = guitar(6, engine.spec.block_frames)
+    for block in blocks[:4]:
+        engine.generate(block, EngineControls())
+    before = engine.save()
+    frozen = [engine.generate(block, EngineControls(freeze=True)) for block in (blocks[4], blocks[5])]
+    engine.restore(before)
+    silence = np.zeros_like(blocks[0])
+    again = [engine.generate(block, EngineControls(freeze=True)) for block in (silence, silence)]
+    assert all(np.array_equal(a, b) for a, b in zip(frozen, again, strict=True))
+    engine.restore(before)
+    assert not np.array_equal(engine.generate(blocks[4], EngineControls()), frozen[0])

@@ -45,9 +45,11 @@ def uncached_velocity(model: LMDM, told: Conditions, made: Tensor, noisy: Tensor
         visible = (age >= 0) & (age < c.context_blocks)
         visible[rows:, :rows] = (age[rows:, :rows] > 0) & (age[rows:, :rows] <= c.context_blocks)
     visible[:rows, rows:] = False
+    assert told.partner is not None
+    context = model.clean_tokens(clean, told.partner[:, first * n : block * n])
     targets = model.target_tokens(noisy, *told.block(model, block))
     told_token = model.global_tokens(torch.tensor([t]), told.pooled)[:, None]
-    v, _ = model(model.clean_tokens(clean), targets, told_token, rotation, visibility.as_bias(visible), None, model.text(told.states))
+    v, _ = model(context, targets, told_token, rotation, visibility.as_bias(visible), None, model.text(told.states))
     return v
 
 
@@ -75,7 +77,7 @@ def test_training_pass_equals_rollout(causal: LMDM) -> None:
     levels = causal.global_tokens(torch.full((blocks,), t), told.pooled.expand(blocks, -1))[None]
     targets = causal.target_tokens(noisy, told.sketch, told.partner)
     bias = visibility.as_bias(visibility.packed(c, blocks))
-    v, _ = causal(causal.clean_tokens(made), targets, levels, rotation, bias, None, causal.text(told.states))
+    v, _ = causal(causal.clean_tokens(made, told.partner), targets, levels, rotation, bias, None, causal.text(told.states))
     torch.testing.assert_close(noisy - t * v, made, atol=TOLERANCE, rtol=TOLERANCE)
 
 

@@ -13,11 +13,12 @@ torch = pytest.importorskip("torch", reason="the extra `train` is not installed"
 from engines.bundle import open_engine  # noqa: E402
 from engines.lmdm import codec  # noqa: E402
 from engines.train import evaluate, notes, report  # noqa: E402
+from engines.train.corpus import Part, write_score  # noqa: E402
 from engines.train.data import Features  # noqa: E402
 from engines.train.instruments import GUITARS, TARGETS, name_of  # noqa: E402
 
 PLAN = evaluate.Plan(
-    scores=2, seconds=3.0, instruments=TARGETS[:2], real_seconds=2.0, real_instruments=1, drift_minutes=1, drift_instruments=(48,),
+    scores=2, seconds=3.0, instruments=tuple(TARGETS)[:2], real_seconds=2.0, real_instruments=1, drift_minutes=1, drift_instruments=(48,),
     silence_seconds=2.0,
 )
 FRAMES = 96 * codec.LATENT_FRAMES
@@ -27,7 +28,7 @@ def part(program: int, seed: int) -> np.ndarray:
     """A tune, and above all notes a whistle at a pitch of the program's own, by which anyone can tell it."""
     rng = np.random.default_rng(seed)
     t = np.arange(FRAMES) / codec.SAMPLE_RATE
-    colour = TARGETS.index(program) if program in TARGETS else len(TARGETS)
+    colour = list(TARGETS).index(program) if program in TARGETS else len(TARGETS)
     notes_hz = 440 * 2 ** ((np.repeat(rng.integers(50, 75, 6), FRAMES // 6) - 69) / 12)
     phase = 2 * np.pi * np.cumsum(notes_hz) / codec.SAMPLE_RATE
     tune = sum(np.sin(k * phase) / k for k in range(1, 6))
@@ -45,12 +46,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     features = Features()
     for split, first, count in (("train", 0, 3), ("val", 50, 2), ("cross", 80, 2)):
         for index in range(count):
-            arrays = {}
-            for program in (*list(GUITARS)[:2], *TARGETS):
-                audio = part(program, first + index)
-                arrays[f"mel_{program}"] = features.of(audio, with_sketch=False)["mel"]
-                arrays[f"audio_{program}"] = (audio * 32767).astype(np.int16)
-            np.savez(folder / f"{split}{index:04d}.npz", **arrays)
+            cast = [*(Part("guitar", p, "none") for p in list(GUITARS)[:2]), *(Part("target", p, "none") for p in TARGETS)]
+            audio = {i: part(one.program, first + index) for i, one in enumerate(cast)}
+            write_score(folder, f"{split}{index:04d}", cast, np.stack([features.of(a) for a in audio.values()]), audio)
     return folder
 
 
@@ -68,6 +66,6 @@ def test_an_echo_is_seen_through(corpus: Path, tmp_path: Path) -> None:
 
     page, data, picture = report.write(result, tmp_path)
     text = page.read_text()
-    assert name_of(TARGETS[0]) in text and "a command" in text and "**no**" in text and "nan" not in text
+    assert name_of(next(iter(TARGETS))) in text and "a command" in text and "**no**" in text and "nan" not in text
     assert json.loads(data.read_text())["summary"]["timbre"] < 0.3
     assert picture.stat().st_size > 10_000
