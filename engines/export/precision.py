@@ -54,7 +54,8 @@ def half(model: onnx.ModelProto, style: Style = Style.HALF) -> onnx.ModelProto:
 
 def half_graphs(graphs: Mapping[str, bytes], style: Style = Style.HALF) -> dict[str, bytes]:
     """Graph name -> its float16 form, for those graphs that have one."""
-    return {name: half(onnx.ModelProto.FromString(data), style).SerializeToString() for name, data in graphs.items() if name not in LISTENING}
+    wanted = {name: onnx.ModelProto.FromString(data) for name, data in graphs.items() if name not in LISTENING}
+    return {name: half(model, style).SerializeToString() for name, model in wanted.items()}
 
 
 def half_products(model: onnx.ModelProto) -> list[NodeProto]:

@@ -94,7 +94,9 @@ class Sidecar:
     plan_sha256: str
 
     def write(self, path: Path) -> None:
-        _replace(path, json.dumps(asdict(self), indent=1).encode() + b"\n")
+        partial = path.with_name(path.name + ".part")
+        partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        os.replace(partial, path)
 
     @classmethod
     def read(cls, path: Path) -> Sidecar:
@@ -125,11 +127,10 @@ class PlanFiles:
     plan: Path
     sidecar: Path
 
-    def store(self, plan: bytes | memoryview, sidecar: Sidecar) -> None:
-        """Plan first, sidecar last: one without its sidecar does not match. Each all or nothing."""
-        self.plan.parent.mkdir(parents=True, exist_ok=True)
+    def store(self, built: Path, sidecar: Sidecar) -> None:
+        """Move a plan that was built on the same file system into place. Sidecar last: a plan without one does not match."""
         self.sidecar.unlink(missing_ok=True)
-        _replace(self.plan, plan)
+        os.replace(built, self.plan)
         sidecar.write(self.sidecar)
 
 
@@ -139,6 +140,14 @@ def cache_root() -> Path:
     if folder:
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ghostnote"
+
+
+def hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def graph_names(bundle: Bundle) -> list[str]:
@@ -190,7 +199,7 @@ def matches(files: PlanFiles, device: Device) -> tuple[bool, str]:
             return False, f"it was compiled for {what} {_short(mine)}, this is {_short(yours)}"
     if device.compute_capability and device.compute_capability not in made.compute_capabilities:
         return False, f"it was compiled for {' '.join(made.compute_capabilities)}, this GPU is {device.compute_capability}"
-    if hashlib.sha256(files.plan.read_bytes()).hexdigest() != made.plan_sha256:
+    if hash_of(files.plan) != made.plan_sha256:
         return False, "it is not the plan that its sidecar describes (its hash is wrong)"
     return True, "it matches"
 
@@ -203,12 +212,3 @@ def _of_machine(made: Sidecar, device: Device) -> list[tuple[str, str, str]]:
 def _short(value: object) -> str:
     text = str(value)
     return text[:12] if len(text) == 64 else text or "none"
-
-
-def _replace(path: Path, data: bytes | memoryview) -> None:
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
