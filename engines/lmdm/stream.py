@@ -105,6 +105,7 @@ class LmdmFacts:
     use_partner: bool  # whether the target is also told the latents that were heard, beside their sketch
     history_frames: int  # samples of input that the analysis reaches back to
     decoder_state: tuple[str, ...]  # names of the decode graph's state, in order
+    partner_in_context: bool  # whether clean blocks, too, carry what was known of the partner
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> LmdmFacts:
@@ -112,7 +113,8 @@ class LmdmFacts:
         state = tuple(facts["decoder_state"])
         spacing, guidance = sampler.Spacing(facts["spacing"]), float(facts["guidance"])
         ping_pong, partner = bool(facts.get("ping_pong", False)), bool(facts["use_partner"])
-        return cls(config, spacing, ping_pong, guidance, partner, int(facts["history_frames"]), state)
+        in_context = bool(facts.get("partner_in_context", False))
+        return cls(config, spacing, ping_pong, guidance, partner, int(facts["history_frames"]), state, in_context)
 
 
 class StreamingEngine:
@@ -296,7 +298,7 @@ class StreamingEngine:
         step, first = {**target, **self.rotary(self._own_positions()), "cache_bias": cache.bias}, None
         if state.pending is not None and state.pending_partner is not None:
             positions = np.concatenate([self._pending_positions(), self._own_positions()])
-            played = {"pending": state.pending, "pending_partner": state.pending_partner}
+            played = {"pending": state.pending, **self._with("pending_partner", state.pending_partner)}
             first = {**played, **target, **self.rotary(positions), "cache_bias": cache.bias_with(rows, HIDDEN)}
             step["cache_bias"] = cache.bias_with(rows, 0)
         prompts = [told] if self.facts.guidance == 1 else [told, self.told(NULL_PROMPT)]
@@ -304,6 +306,10 @@ class StreamingEngine:
         noise = [sampler.block_noise(state.seed, state.block, k + 1, shape) for k in range(steps)] if self.facts.ping_pong else []
         plan = whole.Steps(sampler.schedule(steps, self.facts.spacing), self.facts.ping_pong, self.facts.guidance, noise)
         return whole.passes(first, step, words, null[0] if null else None, plan)
+
+    def _with(self, name: str, partner: Array) -> dict[str, Array]:
+        """The partner's rows of clean blocks, for graphs that have such an input."""
+        return {name: partner} if self.facts.partner_in_context else {}
 
     def _own_positions(self) -> NDArray[np.int64]:
         """Of the target's latents and its global token."""
@@ -331,7 +337,7 @@ class StreamingEngine:
         positions = np.concatenate([self._pending_positions(), self._own_positions()])
         v: Array
         assert self.state.pending_partner is not None
-        played = {"pending": pending, "pending_partner": self.state.pending_partner}
+        played = {"pending": pending, **self._with("pending_partner", self.state.pending_partner)}
         v, keys, values = self.graphs["first"]({**played, **inputs, **self.rotary(positions), **cache.inputs()})
         cache.store(rows, keys, values)
         self.state.pending = None
@@ -345,12 +351,12 @@ class StreamingEngine:
         if self.config.regime is Regime.ENC_DEC:
             self.state.window[:, rows], self.state.window_partner[:, rows] = self.state.pending, self.state.pending_partner
             cache.bias[rows] = 0
-            clean = {"clean": self.state.window, "partner": self.state.window_partner}
+            clean = {"clean": self.state.window, **self._with("partner", self.state.window_partner)}
             inputs = {**clean, **self.rotary(self._window_positions()), "cache_bias": cache.bias}
             cache.replace(*self.graphs["context"](inputs))
         else:
             cache.bias[rows] = HIDDEN
-            clean = {"clean": self.state.pending, "partner": self.state.pending_partner}
+            clean = {"clean": self.state.pending, **self._with("partner", self.state.pending_partner)}
             inputs = {**clean, **self.rotary(self._pending_positions()), **cache.inputs()}
             cache.store(rows, *self.graphs["commit"](inputs))
         self.state.pending = None
