@@ -127,6 +127,10 @@ def _add_engine(commands: Commands) -> None:
     info = actions.add_parser("info", help="what a bundle is, every byte checked")
     info.add_argument("bundle", metavar="BUNDLE")
     info.set_defaults(command=_engine_info)
+    # Its options are the compiler's: a prefix that nobody types leaves them to it.
+    build = actions.add_parser("compile", prefix_chars="\0", add_help=False, help="TensorRT plans from a bundle (--help for its options)")
+    build.add_argument("arguments", nargs="*")
+    build.set_defaults(command=_engine_compile)
 
 
 def _add_engine_option(one: argparse.ArgumentParser) -> None:
@@ -229,3 +233,9 @@ def _engine_info(arguments: argparse.Namespace) -> int:
     from appliance.engine_info import engine_info
 
     return engine_info(arguments.bundle, out)
+
+
+def _engine_compile(arguments: argparse.Namespace) -> int:
+    import subprocess
+
+    return subprocess.call([sys.executable, "-m", "engines.tensorrt.compile", *arguments.arguments])
