@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 from appliance.histogram import Measure, histogram
 from appliance.shared import SharedMemory
-from appliance.stats import Counter, Counters
 
 REMEMBERED_SECONDS = 3  # a breach is shown for so long: one look a second
-FALLBACK_LOOKS = 2
 SLACK_BLOCKS = 8  # a thin margin is remembered for so long
+FALLBACK_BLOCKS = 5  # ... and a late one
 NOT_HOT = 0.95  # of the limit: only below it is it over, so that a message is not repeated every second
 
 
@@ -35,7 +35,6 @@ class Watch:
 
     def __init__(self, memory: SharedMemory, budgets: Budgets) -> None:
         self.budgets, self.breaches = budgets, Tally[str]()
-        self._counters = Counters(memory.counters)
         self._periods = {
             "period_late_us": histogram(memory.histograms, Measure.PERIOD_LATE),
             "period_work_us": histogram(memory.histograms, Measure.PERIOD_WORK),
@@ -43,7 +42,6 @@ class Watch:
         self._over = dict.fromkeys(self._periods, 0)
         self._slacks_ms: deque[float] = deque(maxlen=SLACK_BLOCKS)
         self._left = Tally[str]()  # looks for which each breach is still shown
-        self._fallback_frames = self._fallback_left = 0
 
     @property
     def breached(self) -> bool:
@@ -51,8 +49,8 @@ class Watch:
 
     @property
     def fallback(self) -> bool:
-        """Whether the last block was late, or the plain delay has been heard in the engine's place just now."""
-        return self._fallback_left > 0 or bool(self._slacks_ms and self._slacks_ms[-1] < 0)
+        """Whether the plain delay stood in for one of the last blocks: so long that an eye that looks down finds it."""
+        return any(slack < 0 for slack in islice(reversed(self._slacks_ms), FALLBACK_BLOCKS))
 
     @property
     def least_slack_ms(self) -> float | None:
@@ -65,9 +63,6 @@ class Watch:
 
     def follow(self, celsius: float | None) -> list[str]:
         """Look at everything once more. One line for each breach that begins."""
-        frames = self._counters.get(Counter.FALLBACK_FRAMES)
-        self._fallback_left = FALLBACK_LOOKS if frames > self._fallback_frames else max(0, self._fallback_left - 1)
-        self._fallback_frames = frames
         begun = [line for name, line in self._breaches(celsius).items() if self._begins(name)]
         self._left = Tally({name: left - 1 for name, left in self._left.items() if left > 1})
         return begun

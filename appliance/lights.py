@@ -2,7 +2,7 @@
 
     status      white: only dry sound    blue: the plain delay    green: the engine    red: no sound at all
                 slow blink: the next stage is on its way; fast blink: the engine died and is started again
-    deadline    green: on time           amber: close, or steps were shed    red: the plain delay stood in    off: no engine yet
+    deadline    green: on time           amber: close, or steps are shed     red: the plain delay stood in    off: no engine yet
     switches    what each switch's press does, and blue while frozen; a tuner takes them over
 
 Runs in: the main process.
@@ -13,18 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from appliance.deadline import Health
 from appliance.shared import SharedMemory
 from appliance.slot import SlotState
-from appliance.stats import Counter, Counters, Ledger, WorkerCounter
+from appliance.stats import Counter, Counters
 from appliance.tuner import Reading
 from hw.board import Colour, Light, Lights, Pattern
 
 IN_TUNE_CENTS = 2.0
 FAR_CENTS = 20.0
-LASTS_SECONDS = 2.0  # how long a missed block is shown, so that an eye that looks down finds it
 CLIP_SECONDS = 0.3
-CLOSE_SHARE = 0.2  # of what the engine is allowed: with less than this left over it is close
-CLOSE_BLOCKS = 8  # the last so many count
 
 
 class Stage(Enum):
@@ -36,57 +34,12 @@ class Stage(Enum):
     ENGINE = "engine"
 
 
-class DeadlineColour(Enum):
-    """Three colours, and dark while there is no engine to be judged."""
-
-    DARK = Colour.OFF
-    ON_TIME = Colour.GREEN
-    CLOSE = Colour.AMBER  # little slack, or the governor has shed denoising steps
-    FALLBACK = Colour.RED  # a block was late: the plain delay stood in
-
-
 def stage(alive: bool, position: int, delay_frames: int, slot: SlotState) -> Stage:
     if not alive:
         return Stage.SILENT
     if slot is SlotState.ACTIVE:
         return Stage.ENGINE
     return Stage.DELAY if position >= delay_frames else Stage.DRY
-
-
-class DeadlineLight:
-    """Judges from the counters and the ledger; the time is passed in, in seconds on any one clock."""
-
-    def __init__(self, memory: SharedMemory) -> None:
-        self._audio, self._worker = Counters(memory.counters), Counters(memory.worker_counters)
-        self._ledger = Ledger(memory.ledger, memory.layout.block_frames)
-        self._block_frames = memory.layout.block_frames
-        self._late = self._shed = 0
-        self._late_at = self._shed_at = -LASTS_SECONDS
-
-    def judge(self, seconds: float, slot: SlotState) -> DeadlineColour:
-        late, shed = self._audio.get(Counter.LATE_BLOCKS), self._worker.get(WorkerCounter.SHED)
-        if slot is not SlotState.ACTIVE:
-            self._late, self._shed = late, shed
-            return DeadlineColour.DARK
-        if late != self._late:
-            self._late, self._late_at = late, seconds
-        if shed != self._shed:
-            self._shed, self._shed_at = shed, seconds
-        if seconds - self._late_at < LASTS_SECONDS:
-            return DeadlineColour.FALLBACK
-        close = seconds - self._shed_at < LASTS_SECONDS or self._close()
-        return DeadlineColour.CLOSE if close else DeadlineColour.ON_TIME
-
-    def _close(self) -> bool:
-        """Whether any of the last answers left little of what it was allowed."""
-        newest = self._audio.get(Counter.POSITION) // self._block_frames
-        for block in range(max(0, newest - CLOSE_BLOCKS), newest):
-            row = self._ledger.row(block * self._block_frames)
-            if row["start"] == block * self._block_frames and row["written"] > 0:
-                slack, allowed = row["due"] - row["written"], row["due"] - row["captured"]
-                if slack < CLOSE_SHARE * allowed:
-                    return True
-        return False
 
 
 class ClipLight:
@@ -110,7 +63,7 @@ class Standing:
 
     stage: Stage
     slot: SlotState
-    deadline: DeadlineColour
+    deadline: Health | None  # None: there is no engine to be judged
     clip: bool
     beat_seconds: float
     press: tuple[str, ...]  # what each switch's press does
@@ -127,7 +80,7 @@ def lights(now: Standing) -> Lights:
     switches = tuple(_switch(now, index) for index in range(len(now.press)))
     return Lights(
         status=_status(now),
-        deadline=Light(Colour(now.deadline.value)),
+        deadline=Light(_DEADLINE[now.deadline]) if now.deadline else Light(),
         switches=_tuner(now.reading, len(switches)) if now.tuning else switches,
         clip=now.clip,
         beat_seconds=0.0 if now.tuning else round(now.beat_seconds, 4),
@@ -136,6 +89,7 @@ def lights(now: Standing) -> Lights:
     )
 
 
+_DEADLINE = {Health.ON_TIME: Colour.GREEN, Health.CLOSE: Colour.AMBER, Health.FALLBACK: Colour.RED}
 _STATUS = {Stage.SILENT: Colour.RED, Stage.DRY: Colour.WHITE, Stage.DELAY: Colour.BLUE, Stage.ENGINE: Colour.GREEN}
 
 

@@ -163,7 +163,7 @@ class Supervisor:
         now = time.monotonic()
         for line in self.playing.take(self.board.poll(self.seconds), self.seconds):
             log.info("%s", line, extra=about("playing"))
-        self.board.show(*self.playing.show(now, self.slot.state))
+        self.board.show(*self.playing.show(now, self.slot.state, self.observer.health))
         if now - self._measured_at > MEASURE_SECONDS:
             self._measured_at = now
             self._measure()

@@ -92,7 +92,7 @@ class Monitor:
     @property
     def health(self) -> Health:
         limit = self.worker.get(WorkerCounter.STEP_LIMIT)
-        return judge(self._next >= 0 and self.watch.fallback, limit > 0, self.watch.breached)
+        return judge(self.watch.fallback, limit > 0, self.watch.breached)
 
     # Blocks
 

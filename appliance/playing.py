@@ -13,8 +13,9 @@ from pathlib import Path
 
 from appliance.config import Config, ConfigError
 from appliance.controls import Controls
+from appliance.deadline import Health
 from appliance.fit import Fit
-from appliance.lights import ClipLight, DeadlineLight, Standing, lights, stage
+from appliance.lights import ClipLight, Standing, lights, stage
 from appliance.player import Player
 from appliance.presets import PROGRAMS, Place, Preset, PresetStore, Sound, enter_bank, parse_preset, preset_text, step, step_bank
 from appliance.shared import SharedMemory
@@ -74,7 +75,7 @@ class Playing:
         self.counters = Counters(memory.counters)
         self.tuner = Tuner(memory, config.tuner.reference_hz)
         self.reading: Reading | None = None
-        self.deadline_light, self.clip_light = DeadlineLight(memory), ClipLight(memory)
+        self.clip_light = ClipLight(memory)
         self.storage: Storage | None = None
         self.preset: Preset | None = None  # what was chosen last
         self._kept: Sound | None = None  # how the pedal sounded then
@@ -99,13 +100,13 @@ class Playing:
         lines, self._lines = self._lines, []
         return lines
 
-    def show(self, now_seconds: float, slot: SlotState) -> tuple[Lights, bool]:
+    def show(self, now_seconds: float, slot: SlotState, health: Health) -> tuple[Lights, bool]:
         """What the board shows, and whether audio is alive; `now_seconds` is any monotonic clock. Keeps the state, and listens."""
         if self.storage:
             self.storage.keeper.note(now_seconds, self.state)
         self._tune(now_seconds)
         alive = self._alive(now_seconds)
-        return lights(self._standing(now_seconds, slot, alive)), alive
+        return lights(self._standing(now_seconds, slot, health, alive)), alive
 
     def state(self) -> State:
         return State(self.player.stand(), self.player.sound())
@@ -222,13 +223,13 @@ class Playing:
             self._periods = periods
         return now_seconds - self._progress_at < ALIVE_SECONDS
 
-    def _standing(self, now_seconds: float, slot: SlotState, alive: bool) -> Standing:
+    def _standing(self, now_seconds: float, slot: SlotState, health: Health, alive: bool) -> Standing:
         player, position = self.player, self.counters.get(Counter.POSITION)
         delay_frames = round(player.delay_ms * player.spec.sample_rate / 1000)
         return Standing(
             stage=stage(alive, position, delay_frames, slot),
             slot=slot,
-            deadline=self.deadline_light.judge(now_seconds, slot),
+            deadline=health if slot is SlotState.ACTIVE else None,
             clip=self.clip_light.judge(now_seconds),
             beat_seconds=player.beat_seconds,
             press=self.surface.switches.press,

@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from appliance.lights import LASTS_SECONDS, ClipLight, DeadlineColour, DeadlineLight, Stage, Standing, lights, stage
+from appliance.deadline import Health
+from appliance.lights import ClipLight, Stage, Standing, lights, stage
 from appliance.slot import SlotState
-from appliance.stats import Counter, Counters, WorkerCounter
 from appliance.tuner import Reading
 from hw.board import Colour, Light, Pattern
-from tests.appliance.rig import LOST, Rig, Size, noise, sine
+from tests.appliance.rig import Rig, Size, noise, sine
 
 PLAYING = Standing(
-    stage=Stage.ENGINE, slot=SlotState.ACTIVE, deadline=DeadlineColour.ON_TIME, clip=False, beat_seconds=0.5,
+    stage=Stage.ENGINE, slot=SlotState.ACTIVE, deadline=Health.ON_TIME, clip=False, beat_seconds=0.5,
     press=("bypass", "tap", "next_preset", "jam"), hold=("tuner", "freeze", "none", "none"), on=frozenset(), saved=True, trails=True,
     preset="1.2 Choir",
 )  # fmt: skip
@@ -77,7 +77,7 @@ def test_the_relay_is_asked_for_in_true_bypass_only() -> None:
     assert not lights(replace(PLAYING, trails=False)).relay_bypass
 
 
-# The deadline light and the clip light, on the real audio loop
+# The deadline light, and the clip light on the real audio loop
 
 
 def engine_on_time(latency: int | None = 0, **controls: float) -> Rig:
@@ -85,51 +85,12 @@ def engine_on_time(latency: int | None = 0, **controls: float) -> Rig:
     return Rig(noise(frames, 1, 0.3), sine(frames, 220), Size(), **controls)
 
 
-def test_the_deadline_light_is_dark_without_an_engine_and_green_on_time() -> None:
-    rig = engine_on_time()
-    light = DeadlineLight(rig.memory)
-    rig.play(200)
-    assert light.judge(0.0, SlotState.STARTING) is DeadlineColour.DARK
-    assert light.judge(1.0, SlotState.ACTIVE) is DeadlineColour.ON_TIME
-
-
-def test_a_late_block_is_red_for_a_while() -> None:
-    rig = engine_on_time()
-    light = DeadlineLight(rig.memory)
-    light.judge(0.0, SlotState.ACTIVE)
-    rig.play(300, {8: LOST})
-    assert rig.count(Counter.LATE_BLOCKS) == 1
-    assert light.judge(5.0, SlotState.ACTIVE) is DeadlineColour.FALLBACK
-    assert light.judge(5.0 + LASTS_SECONDS - 0.01, SlotState.ACTIVE) is DeadlineColour.FALLBACK
-    assert light.judge(5.0 + LASTS_SECONDS, SlotState.ACTIVE) is DeadlineColour.ON_TIME
-
-
-def test_what_was_late_before_the_engine_was_there_is_no_fault() -> None:
-    rig = engine_on_time()
-    light = DeadlineLight(rig.memory)
-    rig.play(300, dict.fromkeys(range(20), LOST))
-    assert light.judge(1.0, SlotState.STARTING) is DeadlineColour.DARK
-    assert light.judge(1.1, SlotState.ACTIVE) is DeadlineColour.ON_TIME
-
-
-@pytest.mark.parametrize(("left", "colour"), [(0.5, DeadlineColour.ON_TIME), (0.25, DeadlineColour.ON_TIME), (0.1, DeadlineColour.CLOSE)])
-def test_little_slack_is_amber(left: float, colour: DeadlineColour) -> None:
-    rig = engine_on_time()
-    light = DeadlineLight(rig.memory)
-    rig.play(300)
-    for row in rig.memory.ledger:
-        if row["start"] >= 0:
-            row["written"] = row["due"] - left * (row["due"] - row["captured"])
-    assert light.judge(1.0, SlotState.ACTIVE) is colour
-
-
-def test_shed_steps_are_amber() -> None:
-    rig = engine_on_time()
-    light, worker = DeadlineLight(rig.memory), Counters(rig.memory.worker_counters)
-    assert light.judge(1.0, SlotState.ACTIVE) is DeadlineColour.ON_TIME
-    worker.add(WorkerCounter.SHED, 1)
-    assert light.judge(2.0, SlotState.ACTIVE) is DeadlineColour.CLOSE
-    assert light.judge(2.0 + LASTS_SECONDS, SlotState.ACTIVE) is DeadlineColour.ON_TIME
+@pytest.mark.parametrize(
+    ("health", "colour"),
+    [(None, Colour.OFF), (Health.ON_TIME, Colour.GREEN), (Health.CLOSE, Colour.AMBER), (Health.FALLBACK, Colour.RED)],
+)
+def test_the_deadline_light_shows_what_the_monitor_judges(health: Health | None, colour: Colour) -> None:
+    assert lights(replace(PLAYING, deadline=health)).deadline == Light(colour)
 
 
 def test_the_clip_light_tells_of_the_input_and_of_the_output() -> None:

@@ -10,6 +10,7 @@ import pytest
 from appliance.cli import main
 from appliance.config import parse_config
 from appliance.controls import Control
+from appliance.deadline import Health
 from appliance.fit import Fit
 from appliance.main import RunOptions, Supervisor
 from appliance.playing import Playing
@@ -55,7 +56,7 @@ class Stage:
     def show(self, seconds: float = 0.01) -> tuple[Lights, bool]:
         self.now += seconds
         self.counters.add(Counter.PERIODS, 1)
-        return self.playing.show(self.now, SlotState.ACTIVE)
+        return self.playing.show(self.now, SlotState.ACTIVE, Health.ON_TIME)
 
     def unplug(self, folder: Path, text: str = "") -> Stage:
         """Another life after this one."""
@@ -240,10 +241,10 @@ def test_the_tuner_is_said_and_shown(tmp_path: Path) -> None:
 
 def test_alive_is_audio_progress(tmp_path: Path) -> None:
     stage = Stage(tmp_path, remember=False)
-    assert not stage.playing.show(stage.now, SlotState.STARTING)[1]
+    assert not stage.playing.show(stage.now, SlotState.STARTING, Health.ON_TIME)[1]
     assert stage.show()[1]
-    assert stage.playing.show(stage.now + 0.14, SlotState.ACTIVE)[1]
-    shown, alive = stage.playing.show(stage.now + 0.16, SlotState.ACTIVE)
+    assert stage.playing.show(stage.now + 0.14, SlotState.ACTIVE, Health.ON_TIME)[1]
+    shown, alive = stage.playing.show(stage.now + 0.16, SlotState.ACTIVE, Health.ON_TIME)
     assert not alive and shown.status.colour is Colour.RED
     stage.now += 1.0
     assert stage.show()[1]

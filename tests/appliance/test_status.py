@@ -54,7 +54,7 @@ def test_the_bad_end_of_slack_is_the_low_one(stage: Stage) -> None:
 
 def test_the_table_shows_what_matters(stage: Stage) -> None:
     found = text(status_of(stage))
-    for part in ("close", "“choir”", "starved 1", "4 wished", "2; card opened again 0 times", "60 °C, 2000 MHz", "123.0 ms"):
+    for part in ("fallback", "“choir”", "starved 1", "4 wished", "2; card opened again 0 times", "60 °C, 2000 MHz", "123.0 ms"):
         assert part in found, part
 
 
