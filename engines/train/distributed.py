@@ -65,7 +65,8 @@ class World:
         return range(start, start + self.accumulate)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.BF16)
+        """No cast is kept: one that was made without gradient would be used, and cut the graph, where there is one (see arc.play)."""
+        return torch.autocast(self.device.type, torch.bfloat16, self.precision is Precision.BF16, cache_enabled=False)
 
     def here(self, thing: T) -> T:
         """A tensor, or a dataclass of tensors, on this process's device."""
@@ -126,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", type=Precision, choices=tuple(Precision), default=Precision.BF16)
     parser.add_argument("--accumulate", type=int, default=1, help="batches per step and process")
-    parser.add_argument("--dry-run", action="store_true", help="measure a few steps on random data, say what the run would cost, write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="say what the run would cost, from a few steps on random data")
 
 
 def join(args: argparse.Namespace) -> World:
@@ -153,7 +154,7 @@ def peak_gigabytes(world: World) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
 
 
-def dry_run(world: World, train_step: Callable[[], float], steps: int, latents_per_draw: int, counted: int = 3) -> dict[str, float]:
+def dry_run(world: World, train_step: Callable[[], object], steps: int, latents_per_draw: int, counted: int = 3) -> dict[str, float]:
     """Take a few steps -> what `steps` of them would cost: time on this machine, memory of one process, arithmetic anywhere.
 
     The first step is where the optimiser's state is made and operations are counted; it is left out of the time.
