@@ -161,7 +161,7 @@ class Supervisor:
         self._follow_audio()
         self._follow_slot()
         now = time.monotonic()
-        for line in self.playing.take(self.board.poll(self.seconds), self.seconds):
+        for line in self.playing.take(self.board.poll(self.seconds), self.seconds, self.board.answers):
             log.info("%s", line, extra=about("playing"))
         self.board.show(*self.playing.show(now, self.slot.state, self.observer.health))
         if now - self._measured_at > MEASURE_SECONDS:
@@ -284,6 +284,7 @@ class Supervisor:
             doorbell_fd=self.doorbell_fd,
             answer_fd=self.answer_fd,
             engine=engine.bundle,
+            backend=engine.backend,
             threads=engine.threads,
             seed=engine.seed,
             core=_core(realtime.worker_core),

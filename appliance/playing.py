@@ -80,6 +80,7 @@ class Playing:
         self.preset: Preset | None = None  # what was chosen last
         self._kept: Sound | None = None  # how the pedal sounded then
         self._lines: list[str] = []
+        self._answered = True
         self._periods = -1
         self._progress_at = self._heard_at = self._said_at = -1.0
         if remember:
@@ -87,13 +88,17 @@ class Playing:
 
     # At each tick
 
-    def take(self, events: Iterable[BoardEvent], seconds: float) -> list[str]:
-        """Do what the events mean; `seconds` is the audio clock. Returns what there is to say about it."""
+    def take(self, events: Iterable[BoardEvent], seconds: float, answers: bool = True) -> list[str]:
+        """Do what the events mean; `seconds` is the audio clock, and a board that no longer `answers` holds no switch down. Returns what
+        there is to say about it."""
         for event in events:
             if isinstance(event, ControlEvent):
                 self._apply(event)
             else:
                 self.surface.move(event)
+        if self._answered and not answers:
+            self.surface.let_go()
+        self._answered = answers
         self.surface.advance(seconds)
         if self.storage:
             self._lines += self.storage.writer.failures()

@@ -147,6 +147,10 @@ class Surface:
         """Call at every tick: a hold has no event of its own."""
         self._act(self._gestures.advance(seconds))
 
+    def let_go(self) -> None:
+        """The board is gone: no foot holds anything."""
+        self._act(self._gestures.let_go())
+
     def _turn(self, knob: int, position: float) -> None:
         control = self.pots[knob]
         if self._takeovers[knob].takes(position, self.player.position(control)) or not self._soft:

@@ -1,13 +1,24 @@
-"""What every test may count on: repeatable property tests, and threads that do not spin while they wait."""
+"""What every test may count on: repeatable property tests, threads that do not spin while they wait, and no state of another run."""
 
 from __future__ import annotations
 
+import itertools
 import os
 
 for name, value in {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "MPLBACKEND": "Agg"}.items():
     os.environ.setdefault(name, value)
 
+import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 settings.register_profile("ghostnote", derandomize=True, deadline=None, database=None)
 settings.load_profile("ghostnote")
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A pedal that a test runs keeps its presets and last state where no other test, and no player, finds them."""
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"state-{next(_numbers)}"))

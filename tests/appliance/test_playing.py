@@ -250,6 +250,16 @@ def test_alive_is_audio_progress(tmp_path: Path) -> None:
     assert stage.show()[1]
 
 
+def test_a_board_that_is_gone_does_not_freeze_for_ever(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, remember=False)
+    stage.move(SwitchEvent(stage.now, 1, True))
+    stage.now += 1.0
+    stage.move()
+    assert stage.player.on("freeze")
+    stage.playing.take([], stage.now, answers=False)
+    assert not stage.player.on("freeze")
+
+
 # In a run of the real processes
 
 
@@ -269,15 +279,21 @@ class Witness(ScriptBoard):
 @pytest.mark.system
 def test_a_run_shows_dry_then_delay_then_engine_and_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "kept"))
-    address = f"file:{guitar(tmp_path / 'guitar.wav', 2.5)}"
+    address = f"file:{guitar(tmp_path / 'guitar.wav', 60.0)}"
     for mix in (0.5, 0.2):
-        pedal = Supervisor(configuration(address), RunOptions(remember=True))
-        assert pedal.controls.get(Control.MIX) == (0.5 if mix == 0.5 else 0.2)
-        pedal.board = witness = Witness()
+        witness = Witness()
+
+        def until_the_engine_plays(pedal: Supervisor, witness: Witness = witness) -> None:
+            if Colour.GREEN in witness.statuses:
+                pedal.stop()
+
+        pedal = Supervisor(configuration(address), RunOptions(remember=True, on_tick=until_the_engine_plays))
+        assert pedal.controls.get(Control.MIX) == mix
+        pedal.board = witness
         pedal.player.apply(ControlEvent(0.0, "mix", 0.2))
         pedal.run()
-        assert witness.statuses[-1] is Colour.GREEN and Colour.RED in witness.statuses[:1]
-        assert witness.alive[:2] == [False, True]
+        assert witness.statuses[0] is Colour.RED and witness.statuses[-1] is Colour.GREEN
+        assert {Colour.WHITE, Colour.BLUE} & set(witness.statuses) and witness.alive[:2] == [False, True]
 
 
 # The command
