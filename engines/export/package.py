@@ -27,6 +27,7 @@ from engines.engine import EngineSpec
 from engines.export.golden import compared, golden_vectors
 from engines.export.graphs import MAX_STEPS, GraphSpec, codec_graphs, model_graphs
 from engines.export.onnx import SharedWeights, round_parameters, to_onnx
+from engines.export.precision import with_half_graphs
 from engines.golden import GOLDEN_FILE
 from engines.lmdm import codec, decoder, sketch, text
 from engines.lmdm.decoder import Decoder, DecoderState, SpectrumNet
@@ -98,7 +99,7 @@ def build_files(model: LMDM, net: SpectrumNet, prompts: list[text.Prompt]) -> tu
         shared.add(name, array)
     for spec in track(specs, description="exporting"):
         files[f"{spec.name}.onnx"] = shared.take(spec.name, to_onnx(spec)).SerializeToString()
-    files |= shared.files()
+    files = with_half_graphs({**files, **shared.files()}, {spec.name: files[f"{spec.name}.onnx"] for spec in specs})
     weights = Weights(json.loads(files[WEIGHTS_INDEX]), files[WEIGHTS_FILE])
     files[GOLDEN_FILE] = golden_vectors(specs, weights)
     backend = OrtBackend()
