@@ -35,7 +35,8 @@ def test_each_stage_of_the_start_has_its_colour() -> None:
     ]
     assert heard == [Stage.SILENT, Stage.DRY, Stage.DELAY, Stage.DELAY, Stage.ENGINE, Stage.DELAY]
     shown = [lights(replace(PLAYING, stage=one, slot=SlotState.STARTING)).status for one in Stage]
-    assert shown == [Light(Colour.RED), Light(Colour.WHITE, Pattern.SLOW_BLINK), Light(Colour.BLUE, Pattern.SLOW_BLINK), Light(Colour.GREEN)]
+    slowly = Pattern.SLOW_BLINK
+    assert shown == [Light(Colour.RED), Light(Colour.WHITE, slowly), Light(Colour.BLUE, slowly), Light(Colour.GREEN)]
     assert lights(replace(PLAYING, stage=Stage.DELAY, slot=SlotState.DEAD)).status == Light(Colour.BLUE, Pattern.FAST_BLINK)
 
 

@@ -121,7 +121,8 @@ def sweep(start: float, seconds: float) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("engine", ["on time", "absent"])
 @pytest.mark.parametrize("control", TURNED)
 def test_a_sweep(tmp_path: Path, control: str, engine: str) -> None:
-    pedal = Pedal(tmp_path, f'[knobs]\nexpression = "{control} 0 1"\n[controls]\nrepeats = 0.4\nmix = 0.6\n[engine]\nsecond_prompt = "high"')
+    knobs = f'[knobs]\nexpression = "{control} 0 1"'
+    pedal = Pedal(tmp_path, f'{knobs}\n[controls]\nrepeats = 0.4\nmix = 0.6\n[engine]\nsecond_prompt = "high"')
     if engine == "absent":
         pedal.worker = None
     amp = pedal.play([KnobEvent(seconds, EXPRESSION, position) for seconds, position in sweep(2.0, 2.0)])
@@ -165,8 +166,8 @@ def test_feet(tmp_path: Path, engine: str) -> None:
         pedal.worker = None
     feet: list[BoardEvent] = []
     for at, switch, seconds in [
-        (2.0, 0, 0.1), (2.3, 0, 0.1), (2.6, 1, 0.1), (2.9, 1, 0.1), (3.2, 1, 0.8), (4.2, 0, 0.3), (4.25, 1, 0.3), (4.8, 0, 0.7), (5.8, 3, 0.1),
-        (6.0, 3, 0.1), (6.2, 1, 0.05), (6.4, 1, 0.05), (6.6, 1, 0.05),
+        (2.0, 0, 0.1), (2.3, 0, 0.1), (2.6, 1, 0.1), (2.9, 1, 0.1), (3.2, 1, 0.8), (4.2, 0, 0.3), (4.25, 1, 0.3), (4.8, 0, 0.7),
+        (5.8, 3, 0.1), (6.0, 3, 0.1), (6.2, 1, 0.05), (6.4, 1, 0.05), (6.6, 1, 0.05),
     ]:  # fmt: skip
         feet += [SwitchEvent(at, switch, True), SwitchEvent(at + seconds, switch, False)]
     assert_no_click(pedal.play(feet), own(engine, 0.5))

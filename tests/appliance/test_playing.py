@@ -159,7 +159,8 @@ def test_a_damaged_preset_is_one_line_and_the_pedal_plays(tmp_path: Path) -> Non
 def test_the_pedal_begins_as_it_ended(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     stage.do("save", "2.3")
-    for control, value in {"mix": 0.31, "bypass": 1.0, "prompt": "organ", "stray": 0.4, "delay_ms": 1234.5, "trails": 0.0, "tone": 0.2}.items():
+    moved = {"mix": 0.31, "bypass": 1.0, "prompt": "organ", "stray": 0.4, "delay_ms": 1234.5, "trails": 0.0, "tone": 0.2}
+    for control, value in moved.items():
         stage.do(control, value)
     stage.do("freeze", 1.0)
     before, then = stage.playing.state(), stage.unplug(tmp_path)

@@ -12,7 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.presets import BANKS, PROGRAMS, SLOTS, Place, Preset, PresetStore, Sound, enter_bank, parse_preset, preset_text, step, step_bank
+from appliance.presets import (
+    BANKS,
+    PROGRAMS,
+    SLOTS,
+    Place,
+    Preset,
+    PresetStore,
+    Sound,
+    enter_bank,
+    parse_preset,
+    preset_text,
+    step,
+    step_bank,
+)
 from appliance.rules import ConfigError
 from appliance.state import Stand, State, StateKeeper, load_state, parse_state, state_path, state_text
 from appliance.storage import Disk, FolderLock, Writer, replace_file, state_folder, sweep
@@ -21,7 +34,8 @@ REPO = Path(__file__).parents[2]
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 shares = st.floats(0, 1).map(lambda share: round(share, 6))
 sounds = st.builds(
-    Sound, prompt=words, second_prompt=words, prompt_embedding=words, delay_ms=st.floats(0, 6000), subdivision=st.sampled_from(["1/4", "1/8."]),
+    Sound, prompt=words, second_prompt=words, prompt_embedding=words, delay_ms=st.floats(0, 6000),
+    subdivision=st.sampled_from(["1/4", "1/8t"]),
     mix=shares, repeats=shares.map(lambda share: share * 0.95), level=shares, tone=shares, morph=shares, stray=shares, jam=st.booleans(),
     steps=st.integers(0, 16),
 )  # fmt: skip
@@ -51,7 +65,7 @@ def test_places_names_and_programs_find_a_preset(store: PresetStore) -> None:
     for wish in ("1.3", "organ  far away", "2", " 1.3 "):
         assert store.find(wish) == Place(1, 3)
     assert store.load(Place(3, 2)).sound.prompt == "harp"
-    with pytest.raises(ConfigError, match="no preset is called 'banjo'; there are 1.1, 1.3, 3.2"):
+    with pytest.raises(ConfigError, match=r"no preset is called 'banjo'; there are 1\.1, 1\.3, 3\.2"):
         store.find("banjo")
     with pytest.raises(ConfigError, match=r"there is no preset in 2\.1"):
         store.load(Place(2, 1))
@@ -115,13 +129,17 @@ def test_files_that_are_no_presets_are_left_alone(store: PresetStore) -> None:
 places = [Place(1, 1), Place(1, 3), Place(3, 2), Place(4, 1), Place(4, 4)]
 
 
-@pytest.mark.parametrize(("now", "by", "then"), [("1.1", 1, "1.3"), ("1.3", 1, "1.1"), ("1.2", 1, "1.3"), ("1.2", -1, "1.1"), ("3.2", 1, None)])
+@pytest.mark.parametrize(
+    ("now", "by", "then"), [("1.1", 1, "1.3"), ("1.3", 1, "1.1"), ("1.2", 1, "1.3"), ("1.2", -1, "1.1"), ("3.2", 1, None)]
+)
 def test_steps_go_round_in_the_bank(now: str, by: int, then: str | None) -> None:
     found = step(places, Place.parse(now) or Place(1, 1), by)
     assert (None if found is None else str(found)) == then
 
 
-@pytest.mark.parametrize(("now", "by", "then"), [("1.1", 1, "3.2"), ("1.1", -1, "4.1"), ("3.2", 1, "4.1"), ("4.4", 1, "1.1"), ("2.1", 1, "3.2")])
+@pytest.mark.parametrize(
+    ("now", "by", "then"), [("1.1", 1, "3.2"), ("1.1", -1, "4.1"), ("3.2", 1, "4.1"), ("4.4", 1, "1.1"), ("2.1", 1, "3.2")]
+)
 def test_banks_go_round_and_keep_the_slot_if_they_can(now: str, by: int, then: str) -> None:
     assert str(step_bank(places, Place.parse(now) or Place(1, 1), by)) == then
     assert enter_bank(places, 4, 4) == Place(4, 4) and enter_bank(places, 4, 2) == Place(4, 1) and enter_bank(places, 2, 1) is None
@@ -211,4 +229,5 @@ def test_what_an_interrupted_write_has_left_is_swept(tmp_path: Path) -> None:
 def test_replace_is_whole(store: PresetStore) -> None:
     before = store.load(Place(1, 1))
     store.save(Place(1, 1), replace(before, name="New"))
-    assert store.load(Place(1, 1)).name == "New" and sorted(p.name for p in store.folder.iterdir()) == ["01-1.toml", "01-3.toml", "03-2.toml"]
+    assert store.load(Place(1, 1)).name == "New"
+    assert sorted(path.name for path in store.folder.iterdir()) == ["01-1.toml", "01-3.toml", "03-2.toml"]

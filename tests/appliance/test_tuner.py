@@ -69,7 +69,9 @@ def test_silence_noise_and_too_little_are_no_note() -> None:
     assert pitch_hz(np.full(RATE, 0.5, np.float32), RATE) is None
 
 
-@pytest.mark.parametrize(("hz", "says"), [(82.41, "E2 +0 cents"), (445.0, "A4 +20 cents"), (430.0, "A4 -40 cents"), (277.18, "C♯4 -0 cents")])
+@pytest.mark.parametrize(
+    ("hz", "says"), [(82.41, "E2 +0 cents"), (445.0, "A4 +20 cents"), (430.0, "A4 -40 cents"), (277.18, "C♯4 -0 cents")]
+)
 def test_readings(hz: float, says: str) -> None:
     assert str(Reading.of(hz)) == says
 
