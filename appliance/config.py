@@ -13,6 +13,7 @@ from pathlib import Path
 
 from appliance.rules import ConfigError, check_names, choice, number, read_table, read_toml, switch, text, whole
 from appliance.tempo import Subdivision
+from engines.backends import RUNTIMES
 from hw.audio import SAMPLE_FORMATS, AudioFormat
 
 __all__ = ["MAX_DELAY_MS", "Config", "ConfigError", "ControlsConfig", "load_config", "parse_config"]
@@ -44,6 +45,7 @@ class EngineConfig:
     prompt: str = text("", "one of the engine's prompts, or its number; empty is the first")
     second_prompt: str = text("", "what morph leads to: a prompt or its number; empty is the first")
     steps: int = whole(0, 0, 16)  # denoising steps per block; 0: the engine's own choice
+    backend: str = choice("auto", "auto", *RUNTIMES)  # what computes; auto: the fastest that is proved on this machine
     threads: int = whole(1, 1, 16)
     budget_ms: float = number(0.0, 0.0, 2_000.0)  # what the engine may take for a block; 0: half a block
     seed: int = whole(0, 0, 2**31 - 1)
@@ -53,7 +55,7 @@ class EngineConfig:
 class BoardConfig:
     """Footswitches and knobs."""
 
-    port: str = text("none", "script:PATH or none")
+    port: str = text("none", "serial:DEVICE, midi:, keys, script:PATH or none; several with commas")
 
 
 @dataclass(frozen=True)

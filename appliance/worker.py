@@ -47,6 +47,7 @@ class WorkerSettings:
     doorbell_fd: int  # rung by audio whenever a block is whole
     answer_fd: int  # rung by the worker when it is ready, and after each block
     engine: str
+    backend: str = "onnxruntime"
     threads: int = 1
     seed: int = 0
     core: int | None = None
@@ -240,6 +241,11 @@ def settle(core: int | None, nice: int) -> list[str]:
     return refused
 
 
+def backend_for(settings: WorkerSettings, counters: Counters) -> str:
+    """A worker whose process ended before does not trust what may have ended it: a driver or a runtime on a GPU."""
+    return settings.backend if counters.get(WorkerCounter.STARTS) == 1 else "onnxruntime"
+
+
 def main(argv: Sequence[str]) -> int:
     """0 when main said so, 2 when the engine can't be opened."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: main decides what it means
@@ -250,7 +256,7 @@ def main(argv: Sequence[str]) -> int:
     counters.add(WorkerCounter.STARTS, 1)
     refused = settle(settings.core, settings.nice)
     try:
-        engine = open_engine(settings.engine, settings.threads)
+        engine = open_engine(settings.engine, settings.threads, backend_for(settings, counters))
     except BundleError as error:
         print(error, file=sys.stderr)
         return 2
@@ -260,6 +266,8 @@ def main(argv: Sequence[str]) -> int:
     gc.freeze()
     if refused:
         print(f"worker: not permitted: {', '.join(refused)}", flush=True)
+    if engine.runs_on:
+        print(f"worker: computes with {engine.runs_on}", flush=True)
     counters.add(WorkerCounter.READY, 1)
     os.eventfd_write(settings.answer_fd, 1)
     doorbell = Doorbell(settings.doorbell_fd, worker)

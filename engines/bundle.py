@@ -120,20 +120,26 @@ def read_spec(address: str) -> EngineSpec:
     return read_manifest(locate(address)).spec
 
 
-def open_engine(address: str, threads: int = 1) -> Engine:
-    """Load the engine at `address`: "echo", or a bundle's path ("" is the reference engine). Only here is a runtime imported."""
+def open_engine(address: str, threads: int = 1, backend: str = "onnxruntime") -> Engine:
+    """Load the engine at `address`: "echo", or a bundle's path ("" is the reference engine). Only here is a runtime imported.
+
+    `backend` is one of engines.backends; a set is played on "auto", what must give the same bits anywhere is not.
+    """
     if address == "echo":
         from engines.echo import EchoEngine
 
         return EchoEngine()
     bundle = Bundle.open(locate(address))
     if bundle.manifest.kind == "lmdm":
+        from engines.backend import BackendError
         from engines.lmdm.stream import StreamingEngine
 
         try:
-            return StreamingEngine.open(bundle, threads)
+            return StreamingEngine.open(bundle, threads, backend)
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{bundle.path}: was packed for another version of its engine ({error!r}); pack it again") from error
+        except BackendError as error:
+            raise BundleError(f"{bundle.path}: no runtime can open it: {error}") from error
     raise BundleError(f"{bundle.path}: engines of kind {bundle.manifest.kind!r} are unknown here; update Ghostnote")
 
 

@@ -11,6 +11,8 @@ from engines.engine import Audio, EngineControls, EngineSpec, Stamp, no_stamp
 class EchoEngine:
     """Gives every block back unchanged, at the delay that the appliance asks for."""
 
+    runs_on = ""
+
     def __init__(self, sample_rate: int = 44_100, block_frames: int = 16_384) -> None:
         self.spec = EngineSpec("echo", sample_rate, block_frames, 0, ("echo",), 0, 0)
 

@@ -51,6 +51,7 @@ class Engine(Protocol):
     """Called from one thread, one block at a time, in input order. Audio is mono float32 in [-1, 1], (block_frames,)."""
 
     spec: EngineSpec
+    runs_on: str  # what computes it, and why that; "" if nothing is to be said
 
     def reset(self, seed: int) -> None:
         """Forget everything heard and played; noise follows from `seed`, block and step from here on."""

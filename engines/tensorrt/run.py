@@ -6,59 +6,40 @@ addresses; a plan's new rows are put into it in place. The sampler's arithmetic 
 never change, a block can be captured as a CUDA graph the second time that it looks the same, and be launched as one from then on.
 
 Never run on a GPU so far: tested on a make-believe one. `ghostnote check --gpu` compares all of it, on a real one, with onnxruntime.
-Runs in: the worker process.
+Runs in: the worker process; imported only after `engines.tensorrt.api.use`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorrt as trt
 
 from engines.backend import Array, BackendError, BlockJob, BlockResult, BlockRunner, Evaluation, Graph
-from engines.bundle import Bundle
 from engines.tensorrt.cuda import ALIGN_BYTES, Cuda, Letter, Memory
-from engines.tensorrt.driver import Gpu, probe
-from engines.tensorrt.sidecar import Device, PlanFiles, Precision, Target, matches, plans_for
-
-if TYPE_CHECKING:
-    import tensorrt as trt
 
 CACHED = ("cache_keys", "cache_values")  # inputs that are the ring; `first` gives `keys` and `values` for it
 MOST_EVALUATIONS = 32  # of one block: 16 steps, each with and without words
 
 
-def target_of(gpu: Gpu) -> Target:
-    """A Jetson compiles with JetPack's TensorRT; everything else with TensorRT for RTX."""
-    return Target.JETSON if gpu.compute_capability in ("SM87", "SM110") else Target.RTX
-
-
-def device_of(gpu: Gpu, target: Target) -> Device:
-    """What a plan's sidecar is compared with. Raises BackendError where the compiler's package is not installed."""
-    try:
-        compiler = importlib.import_module(target.compiler)
-    except ImportError as error:
-        raise BackendError(f"{target.compiler} does not load ({error}): pip install 'ghostnote[{target.value}]'") from None
-    return Device(str(compiler.__version__), gpu.compute_capability, gpu.driver, gpu.power_mode)
-
-
 class Plan:
     """One loaded plan: bindings by name, in the order of the graph. Is a Graph, with memory of its own, when it is called."""
 
-    def __init__(self, cuda: Cuda, engine: trt.ICudaEngine, runtime_trt: Any) -> None:
+    def __init__(self, cuda: Cuda, engine: trt.ICudaEngine) -> None:
         self.cuda, self.engine = cuda, engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        is_input = {name: engine.get_tensor_mode(name) == runtime_trt.TensorIOMode.INPUT for name in names}
+        is_input = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         self.inputs = [name for name in names if is_input[name]]
         self.outputs = [name for name in names if not is_input[name]]
         self.shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
-        self.dtypes = {name: np.dtype(runtime_trt.nptype(engine.get_tensor_dtype(name))) for name in names}
-        self.execution_context = _execution_context(engine, runtime_trt, cuda.capture is None)
+        self.dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
+        self.execution_context = _execution_context(engine, cuda.capture is None)
         self._memory: dict[str, Memory] = {}
 
     def enqueue(self, addresses: Mapping[str, int]) -> None:
@@ -90,13 +71,12 @@ class Plan:
         return [np.array(self._memory[name].host) for name in self.outputs]
 
 
-def _execution_context(engine: trt.ICudaEngine, runtime_trt: Any, capture_by_itself: bool) -> trt.IExecutionContext:
+def _execution_context(engine: trt.ICudaEngine, capture_by_itself: bool) -> trt.IExecutionContext:
     """TensorRT for RTX can capture each plan by itself: second best, for where we can't capture the block."""
-    strategies = getattr(runtime_trt, "CudaGraphStrategy", None)
-    if capture_by_itself and strategies is not None:
-        config = engine.create_runtime_config()
-        config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
-        made = engine.create_execution_context(config)
+    if capture_by_itself and trt.__name__ == "tensorrt_rtx":
+        from engines.tensorrt.rtx_context import capturing_context
+
+        made = capturing_context(engine)
     else:
         made = engine.create_execution_context()
     if made is None:
@@ -105,37 +85,23 @@ def _execution_context(engine: trt.ICudaEngine, runtime_trt: Any, capture_by_its
 
 
 class PlanBackend:
-    """Plans that match this machine; a graph without one is an error that names the reason."""
+    """Plans that were found to match this machine, by the hash of the graph that each stands for."""
 
     name = "tensorrt"
 
-    def __init__(self, plans: Mapping[str, PlanFiles], device: Device, cuda: Cuda, runtime_trt: Any) -> None:
-        self.device, self.cuda, self.trt = device, cuda, runtime_trt
-        self.plans = {files.onnx_sha256: files for files in plans.values()}
-        self.logger = runtime_trt.Logger(runtime_trt.Logger.ERROR)
-        self.runtime: trt.Runtime = runtime_trt.Runtime(self.logger)
-
-    @classmethod
-    def open(cls, bundle: Bundle, precision: Precision = Precision.FP16) -> PlanBackend:
-        """Raises BackendError with the first thing that is missing: driver, package, plan."""
-        gpu = probe()
-        target = target_of(gpu)
-        device = device_of(gpu, target)
-        plans = plans_for(bundle, target, precision)
-        for files in plans.values():
-            good, reason = matches(files, device)
-            if not good:
-                raise BackendError(f"plan {files.graph!r} can't be loaded: {reason}; run: ghostnote engine compile {bundle.path}")
-        return cls(plans, device, Cuda.open(), importlib.import_module(target.compiler))
+    def __init__(self, plans: Mapping[str, Path], cuda: Cuda) -> None:
+        self.plans, self.cuda = plans, cuda
+        self.logger = trt.Logger(trt.Logger.ERROR)
+        self.runtime = trt.Runtime(self.logger)
 
     def load(self, onnx: bytes, weights: Mapping[str, Array]) -> Graph:
-        files = self.plans.get(hashlib.sha256(onnx).hexdigest())
-        if files is None:
+        path = self.plans.get(hashlib.sha256(onnx).hexdigest())
+        if path is None:
             raise BackendError("a graph of this engine has no plan; run: ghostnote engine compile")
-        engine = self.runtime.deserialize_cuda_engine(files.plan.read_bytes())
+        engine = self.runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
-            raise BackendError(f"TensorRT does not load the plan {files.plan}; run: ghostnote engine compile")
-        return Plan(self.cuda, engine, self.trt)
+            raise BackendError(f"TensorRT does not load the plan {path}; run: ghostnote engine compile --anew")
+        return Plan(self.cuda, engine)
 
     def block_runner(self, graphs: Mapping[str, Graph]) -> BlockRunner | None:
         plans = {name: plan for name, plan in graphs.items() if isinstance(plan, Plan)}
