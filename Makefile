@@ -2,6 +2,7 @@
 #
 #   make demo     play a guitar recording through the shipped engine in real time; results in build/demo
 #   make test     every test except the slow ones (make test-slow for those)
+#   make test-system  the service in a container with a real systemd (as root; the first time it makes a Debian, in ~/.cache/ghostnote)
 #   make bench    what a block costs, uncached and cached
 #   make train    render the corpus, train an engine, pack it and evaluate it, all in build/ (hours; resumes where it stopped)
 #   make evaluate evaluate the shipped engine, or ENGINE=path, into docs/evaluation (needs the corpus: renders it first)
@@ -18,7 +19,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 APT_PLAY := python3-venv
-APT_TEST := gcc libc6-dev pkg-config python3-dev libasound2-dev libasound2-plugins libsystemd-dev jackd2 g++ libjack-jackd2-dev
+APT_TEST := gcc libc6-dev pkg-config python3-dev libasound2-dev libasound2-plugins libsystemd-dev jackd2 g++ libjack-jackd2-dev systemd
+APT_SYSTEM := systemd-container mmdebstrap git python3-venv
 APT_TRAIN := fluidsynth fluid-soundfont-gm musescore-general-soundfont sonic-pi-samples fretsonfire-songs-sectoid
 
 # Two threads that spin while they wait cost ten times the time on a machine with anything else to do.
@@ -26,7 +28,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench train evaluate lint clean
+.PHONY: help demo test test-slow test-system bench train evaluate lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -78,6 +80,10 @@ test: $(VENV)/.test $(VENV)/.parity
 
 test-slow: $(VENV)/.test
 	@$(BIN)/python -m pytest -m slow
+
+test-system: $(VENV)/.test
+	@.ci/apt-need $(APT_SYSTEM)
+	@$(BIN)/python -m pytest -m nspawn tests/service
 
 lint: $(VENV)/.test
 	@$(BIN)/python -m pytest tests/style

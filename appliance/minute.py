@@ -6,16 +6,15 @@ Runs in: the main process.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from appliance.shared import SharedMemory
 from appliance.stats import Counter, Counters, Ledger, slack_ms
+from appliance.vitals import Vitals
 
 MINUTE_SECONDS = 60.0
 XRUNS = (Counter.CAPTURE_XRUNS, Counter.PLAYBACK_XRUNS, Counter.GAPS)
-THERMAL_ZONES = Path("/sys/class/thermal")
 
 
 @dataclass(frozen=True)
@@ -32,22 +31,24 @@ class MinuteLine:
     def __init__(self, memory: SharedMemory, now: float) -> None:
         self._counters = Counters(memory.counters)
         self._ledger = Ledger(memory.ledger, memory.layout.block_frames)
-        self._ends_at = now + MINUTE_SECONDS
-        self._position, self._late, self._xruns = self._read()
+        self._vitals = Vitals()
+        self._began_at = now
+        self._late, self._xruns = self._read()
 
     def due(self, now: float) -> Line | None:
-        if now < self._ends_at:
+        """`now` on CLOCK_MONOTONIC, as the ledger's stamps."""
+        if now - self._began_at < MINUTE_SECONDS:
             return None
-        self._ends_at = now + MINUTE_SECONDS
-        position, late, xruns = self._read()
-        slack = slack_ms(self._ledger.blocks(self._position))
-        line = _line(slack.tolist(), late - self._late, xruns - self._xruns, hottest_celsius())
-        self._position, self._late, self._xruns = position, late, xruns
+        rows = self._ledger.blocks()
+        rows = rows[(rows["written"] > self._began_at * 1e9) & (rows["written"] <= now * 1e9)]
+        late, xruns = self._read()
+        line = _line(slack_ms(rows).tolist(), late - self._late, xruns - self._xruns, self._vitals.machine().celsius)
+        self._began_at, self._late, self._xruns = now, late, xruns
         return line
 
-    def _read(self) -> tuple[int, int, int]:
+    def _read(self) -> tuple[int, int]:
         get = self._counters.get
-        return get(Counter.POSITION), get(Counter.LATE_BLOCKS), sum(map(get, XRUNS))
+        return get(Counter.LATE_BLOCKS), sum(map(get, XRUNS))
 
 
 def _line(slack: list[float], late: int, xruns: int, celsius: float | None) -> Line:
@@ -56,14 +57,3 @@ def _line(slack: list[float], late: int, xruns: int, celsius: float | None) -> L
     words += [f"{celsius:.0f} °C"] if celsius is not None else []
     facts = {"slack_min_ms": least, "slack_median_ms": median, "late": late, "xruns": xruns, "celsius": celsius}
     return Line(", ".join(words), {name: round(value, 2) for name, value in facts.items() if value is not None})
-
-
-def hottest_celsius(zones: Path = THERMAL_ZONES) -> float | None:
-    """The highest temperature that the kernel reports; None where it reports none."""
-    readings = []
-    for path in zones.glob("thermal_zone*/temp"):
-        try:
-            readings.append(int(path.read_text()) / 1000)
-        except (OSError, ValueError):  # a sensor that is asleep
-            continue
-    return max(readings, default=None)

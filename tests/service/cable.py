@@ -23,7 +23,10 @@ from pathlib import Path
 RATE_HZ, PERIOD_FRAMES = 44_100, 128
 SILENCE_SECONDS = 0.06
 QUEUE_BYTES = 4_096  # what the card holds of a guitar that nobody hears: 46 ms
-GUITAR = [struct.pack(f"<{PERIOD_FRAMES}h", *(8_000 if (frame + turn) % 50 < 25 else -8_000 for frame in range(PERIOD_FRAMES))) for turn in range(50)]
+GUITAR = [
+    struct.pack(f"<{PERIOD_FRAMES}h", *(8_000 if (frame + turn) % 50 < 25 else -8_000 for frame in range(PERIOD_FRAMES)))
+    for turn in range(50)
+]
 
 
 def fifo(path: Path, size: int) -> int:

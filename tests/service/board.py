@@ -1,0 +1,50 @@
+"""The board inside the container: the real firmware under the unix MicroPython, plugged in and unplugged, pressed and looked at.
+
+    python3 board.py CLONE       stdin: `plug`, `unplug`, `press N`, `relay`      stdout: one line in answer to each
+
+Its name is /dev/ghostnote-board, as udev's rules give it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+NAME = Path("/dev/ghostnote-board")
+PRESS_SECONDS = 0.1
+
+
+def main(clone: str) -> None:
+    sys.path.insert(0, clone)
+    from tests.firmware.rig import Rig
+
+    rig = Rig(Path(tempfile.mkdtemp(dir="/run")))
+    NAME.unlink(missing_ok=True)
+    NAME.symlink_to(rig.device)
+    permit(rig.device)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        word, *rest = line.split()
+        if word == "plug":
+            rig.plug()
+            permit(rig.device)
+        elif word == "unplug":
+            rig.unplug()
+        elif word == "press":
+            rig.press(int(rest[0]))
+            time.sleep(PRESS_SECONDS)
+            rig.release(int(rest[0]))
+        print(f"relay {int(rig.relay)}", flush=True)
+    rig.close()
+
+
+def permit(device: str) -> None:
+    """As udev would: the line belongs to a group that the pedal is in."""
+    os.chmod(os.path.realpath(device), 0o666)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
