@@ -108,7 +108,7 @@ def assert_no_click(amp: np.ndarray, own: float) -> None:
 
 
 def sweep(start: float, seconds: float) -> list[tuple[float, float]]:
-    """Up and down in steps of a tick, then from end to end at once, and to and fro as quickly as a board can report."""
+    """Up and down in steps of a tick, then from end to end at once, and back and forth as quickly as a board can report."""
     slow = [(start + at, 1 - abs(1 - 2 * at / seconds)) for at in np.arange(0, seconds, 0.01)]
     leaps = [(start + seconds + 0.2 * n, float(n % 2)) for n in range(1, 6)]
     flutter = [(start + seconds + 1.3 + 0.005 * n, 0.5 + 0.5 * (-1) ** n) for n in range(60)]
