@@ -43,7 +43,8 @@ _CRC_BYTES = 2
 MOST_BYTES = _HEAD_BYTES + struct.calcsize(_PAYLOADS[STATE]) + _CRC_BYTES + 1  # of the longest frame, encoded, between its zeros
 
 _ALL_32, _HALF_32 = 0xFFFFFFFF, 0x80000000
-_OFF_CLOCK_US = 500_000  # the other side's clock and ours must agree on elapsed time this well
+_LATER_US = 500_000  # by so much more than the frame before it, a frame may have been on its way
+_SOONER_US = 10_000_000  # ... and by so much less: a line that was held up may be free again
 _AHEAD_MOST = 500  # frames that may be lost in a row
 _FORGET_US = 2_000_000  # frames come, but none fits for so long: begin anew
 
@@ -199,5 +200,5 @@ class Peer:
         return (frame.sequence - self._sequence) & 0xFFFF
 
     def _follows(self, frame: Frame, now_us: int) -> bool:
-        off_us = later_us(now_us - frame.time_us, self._offset_us)
-        return 0 < self._ahead(frame) <= _AHEAD_MOST and -_OFF_CLOCK_US <= off_us <= _OFF_CLOCK_US
+        longer_us = later_us(now_us - frame.time_us, self._offset_us)
+        return 0 < self._ahead(frame) <= _AHEAD_MOST and -_SOONER_US <= longer_us <= _LATER_US

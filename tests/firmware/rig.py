@@ -69,6 +69,7 @@ class Rig:
             self.process = subprocess.Popen(
                 command, cwd=self.flash, env=environment, stdin=self._fds[0], stdout=self._fds[0], stderr=errors, start_new_session=True
             )
+        prefer(self.process.pid)  # a board has its processor for itself
 
     def unplug(self) -> None:
         Path(self.device).unlink(missing_ok=True)
@@ -124,7 +125,13 @@ class Rig:
         return (self.folder / "errors").read_text(errors="replace")
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 5.0, meanwhile: Callable[[], object] = lambda: None) -> bool:
+def prefer(process: int) -> None:
+    """What the pedal's unit gives it (Nice=-10), where that is permitted."""
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, process, -10)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 15.0, meanwhile: Callable[[], object] = lambda: None) -> bool:
     """Whether `condition` came true in time."""
     give_up_at = time.monotonic() + seconds
     while not condition():

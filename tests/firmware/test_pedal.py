@@ -49,12 +49,12 @@ def test_the_relay_follows_the_sound(rig: Rig, pedal: subprocess.Popen[str]) -> 
     assert wait_until(lambda: rig.relay, 20), rig.errors()
     audio = next(number for name, number in children(pedal.pid).items() if name == "appliance.audio")
     os.kill(audio, signal.SIGSTOP)
-    assert wait_until(lambda: not rig.relay, 2)
+    assert wait_until(lambda: not rig.relay, 5)
     assert wait_until(lambda: rig.relay, 20)  # main has started audio again
     pedal.kill()
     began = time.monotonic()
-    assert wait_until(lambda: not rig.relay, 2)
-    assert time.monotonic() - began < 0.5
+    assert wait_until(lambda: not rig.relay, 5)
+    assert time.monotonic() - began < 1.5
     assert rig.colours[0] == (48, 0, 0)
 
 
@@ -67,7 +67,7 @@ def test_a_pedal_outlives_its_board(rig: Rig, pedal: subprocess.Popen[str]) -> N
     time.sleep(0.5)
     before = rig.colours
     rig.press(0), time.sleep(0.1), rig.release(0)  # bypass, by the config's defaults: its light changes
-    assert wait_until(lambda: rig.colours[2] != before[2], 5)
+    assert wait_until(lambda: rig.colours[2] != before[2])
     pedal.send_signal(signal.SIGTERM)
     _, log = pedal.communicate(timeout=20)
     assert pedal.returncode == 0

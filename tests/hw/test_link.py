@@ -141,6 +141,14 @@ def test_what_comes_again_or_late_changes_nothing() -> None:
     assert link.receive(old, 40.0) == []
 
 
+def test_a_line_that_was_held_up_is_believed_again_at_once() -> None:
+    board, link = met()
+    queued = [board.state(1 + n * 0.05) for n in range(1, 30)]
+    link.receive(b"".join(queued), 2.5)  # the first of them are too old, the last are not
+    wanted = [board.edge(0, 2.51)]
+    assert same(link.receive(board.state(2.51), 2.51), wanted)
+
+
 def test_lights_arrive_as_they_were_sent() -> None:
     _, link = met()
     amber, blue = Light(Colour.AMBER, Pattern.FAST_BLINK), Light(Colour.BLUE)
