@@ -53,10 +53,16 @@ def judge(hz: float, audio: Samples) -> Tone:
         harmonic |= np.abs(grid - wanted) < max(3.0, 0.005 * wanted)
         near = np.flatnonzero(np.abs(grid - wanted) < _NEAR * wanted)
         peak = near[power[near].argmax()]
-        cents.append(1200 * np.log2(grid[peak] / wanted))
+        cents.append(1200 * np.log2((peak + _offset(power[peak - 1 : peak + 2])) * grid[1] / wanted))
         weights.append(np.sqrt(power[peak]))
     ratio = power[harmonic].sum() / (power[~harmonic & (grid > 30)].sum() + 1e-12)
     return Tone(hz, 10 * float(np.log10(ratio)), float(np.average(cents, weights=weights)))
+
+
+def _offset(power: NDArray[np.float64]) -> float:
+    """Where between three bins the peak is: a parabola through their levels."""
+    low, middle, high = np.log(power + 1e-30)
+    return float(0.5 * (low - high) / (low - 2 * middle + high - 1e-12))
 
 
 def measure(trip: Callable[[Samples], Samples]) -> list[Tone]:
