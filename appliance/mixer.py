@@ -29,6 +29,7 @@ from appliance.ring import Ring
 from appliance.shared import SharedMemory
 from appliance.stats import Counter, Counters
 from appliance.tone import Tone
+from engines.engine import JAM_BLOCKS
 
 RAMP_FRAMES = 1024  # a full-scale change of any gain
 MAX_REPEATS = 0.95
@@ -92,6 +93,7 @@ class Mixer:
         frames = memory.layout.period_frames
         self.controls, self.counters = Controls(memory.controls), Counters(memory.counters)
         self.bus = WetBus(memory, settings, self.counters)
+        self._jam_frames = JAM_BLOCKS * memory.layout.block_frames
         self._in_channels, self._keeps_channels = in_channels, in_channels == out_channels
         self._dry, self._wet, self._feed, self._repeats = (Gain(frames, RAMP_FRAMES) for _ in range(4))
         self._out_limiter, self._send_limiter = Limiter((frames, out_channels)), Limiter((frames,))
@@ -107,11 +109,15 @@ class Mixer:
         for gain, target in zip(self._gains(), self._targets(), strict=True):
             gain.aim(target)
         self._tone.aim(self.controls.get(Control.TONE))
-        wet = self._tone.process(self.bus.turn(position, self.controls.get(Control.DELAY_FRAMES)))
+        wet = self._tone.process(self.bus.turn(position, self._delay_frames()))
         mono = self._to_mono(dry)
         self._listen(position, dry, mono)
         self._mix(dry, mono, wet, out)
         self._feed_engine(mono, wet, send)
+
+    def _delay_frames(self) -> float:
+        """The player's delay time; while jamming, that at which an accompaniment sounds with what is played then."""
+        return self._jam_frames if self.controls.get(Control.JAM) >= 0.5 else self.controls.get(Control.DELAY_FRAMES)
 
     def _gains(self) -> tuple[Gain, Gain, Gain, Gain]:
         return self._dry, self._wet, self._feed, self._repeats

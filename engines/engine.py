@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+JAM_BLOCKS = 2  # an accompaniment to a block is music for so many blocks later: one to hear it, one to compute in
 Audio = NDArray[np.float32]
 Stamp = Callable[[str], None]  # called with a stage's name when that stage of a block is done
 
@@ -44,7 +45,7 @@ class EngineControls:
     morph: float = 0.0  # weight of the second prompt, 0..1
     stray: float = 0.0  # how far the answer may leave what was played: 0 follows every note .. 1 plays freely
     freeze: bool = False  # go on from what was answered, hear nothing new
-    jam: bool = False  # accompany what was played instead of transforming it
+    jam: bool = False  # accompany what was played instead of transforming it: the answer is music for JAM_BLOCKS later
 
 
 class Engine(Protocol):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from engines.backend import Backend, BlockJob, Pass, Ring, Weights
 from engines.bundle import Bundle
-from engines.engine import Audio, EngineControls, Stamp, no_stamp
+from engines.engine import JAM_BLOCKS, Audio, EngineControls, Stamp, no_stamp
 from engines.lmdm import block as whole
 from engines.lmdm import sampler
 from engines.lmdm.cache import Cache, Rotary
@@ -30,7 +30,6 @@ Array = NDArray[np.float32]
 
 KEPT_BLOCKS = 3  # of the context, when the words change: old sound must not outvote them
 MORPH_GRAIN = 32  # steps that a morph is rounded to, so that a knob at rest costs nothing
-JAM_LAG_BLOCKS = 2  # an accompaniment is played this much later than what it was made from, so as to sound with what comes then
 KNEE = 0.8  # magnitude up to which the answer is left as it is
 NULL_PROMPT = -1  # the index of no words at all, which guidance steers away from
 
@@ -130,6 +129,7 @@ class StreamingEngine:
         self.runner, self.runs_on = backend.block_runner(self.graphs), backend.name
         self.rotary = Rotary(self.weights.array("inv_freq"))
         self._told: dict[int, Told] = {}
+        self.jam_lag_blocks = JAM_BLOCKS
         self._mixed: tuple[tuple[int, int, float] | None, Told] = (None, Told({}, {}))
         self.reset(0)
 
@@ -240,7 +240,7 @@ class StreamingEngine:
     def _known(self, heard: Heard, controls: EngineControls) -> Known:
         """A jamming partner is heard as a partner and leaves no sketch; a player who is followed leaves both, unless we may stray."""
         here = np.ones((1, self.config.block_latents, 1), np.float32)
-        lag = JAM_LAG_BLOCKS if controls.jam else 0
+        lag = self.jam_lag_blocks if controls.jam else 0
         partner = np.concatenate([here / (1 + lag), heard.latents], 2)
         if not (controls.jam or (self.facts.use_partner and controls.stray == 0)):
             partner = np.zeros_like(partner)

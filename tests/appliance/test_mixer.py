@@ -179,6 +179,13 @@ def test_a_new_delay_time_is_reached_in_1024_frames() -> None:
     assert np.array_equal(out, rig.engine[position - 12_000 :][: 100 * 128])
 
 
+def test_jamming_sounds_two_blocks_late_whatever_the_delay() -> None:
+    """By then the music goes on for which the accompaniment was made."""
+    jam, plain = tones(jam=1.0, delay_frames=3 * 2048), tones(delay_frames=2 * 2048)
+    assert plain.memory.layout.block_frames == 2048
+    assert np.array_equal(jam.play(TURNS), plain.play(TURNS))
+
+
 def test_prompt_is_not_heard_by_the_mixer() -> None:
     left, right = tones(mix=0.5), tones(mix=0.5)
     right.play(100)
