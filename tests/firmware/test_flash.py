@@ -67,7 +67,7 @@ def test_a_blank_board_gets_everything_and_plays(blank: Rig) -> None:
     assert said[-1].startswith("done") and said[-2].startswith("main.py")
 
 
-@pytest.mark.parametrize("version", [wire.VERSION, wire.VERSION + 1, wire.VERSION - 1])
+@pytest.mark.parametrize("version", [wire.VERSION, wire.VERSION - 1])
 def test_a_board_that_plays_makes_room_whatever_its_version(rig: Rig, version: int) -> None:
     rig.stop()
     text = (REPO / "hw" / "wire.py").read_text()
