@@ -69,7 +69,7 @@ class Supervisor:
 
     def __init__(self, config: Config, options: RunOptions | None = None) -> None:
         self.config, self.options = config, options or RunOptions()
-        if config.engine.bundle != "echo":
+        if config.engine.bundle != "echo" and not self.options.patient:
             verify(locate(config.engine.bundle))
         self.spec = read_spec(config.engine.bundle)
         fit = Fit.of(config, self.spec)
@@ -284,6 +284,7 @@ class Supervisor:
             doorbell_fd=self.doorbell_fd,
             answer_fd=self.answer_fd,
             engine=engine.bundle,
+            verify=self.options.patient,
             backend=engine.backend,
             threads=engine.threads,
             seed=engine.seed,

@@ -31,7 +31,7 @@ from appliance.realtime import end_with_parent
 from appliance.ring import Ring, Samples, WetRing
 from appliance.shared import SharedMemory
 from appliance.stats import BlockMode, Counter, Counters, Ledger, WorkerCounter
-from engines.bundle import BundleError, open_engine
+from engines.bundle import BundleError, locate, open_engine, verify
 from engines.engine import Engine, EngineControls
 
 PRIME_BLOCKS = 12  # so much of what was played just before it started does an engine hear first
@@ -47,6 +47,7 @@ class WorkerSettings:
     doorbell_fd: int  # rung by audio whenever a block is whole
     answer_fd: int  # rung by the worker when it is ready, and after each block
     engine: str
+    verify: bool = False  # the bundle, byte by byte: where main has not, because dry sound comes first
     backend: str = "onnxruntime"
     threads: int = 1
     seed: int = 0
@@ -256,6 +257,8 @@ def main(argv: Sequence[str]) -> int:
     counters.add(WorkerCounter.STARTS, 1)
     refused = settle(settings.core, settings.nice)
     try:
+        if settings.verify and settings.engine != "echo":
+            verify(locate(settings.engine))
         engine = open_engine(settings.engine, settings.threads, backend_for(settings, counters))
     except BundleError as error:
         print(error, file=sys.stderr)

@@ -9,19 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from appliance.config import AudioConfig, RealtimeConfig, parse_config
 from appliance.controls import Control, Controls
 from appliance.journal import JournalHandler, about
+from appliance.main import RunOptions, Supervisor
 from appliance.minute import MINUTE_SECONDS
 from appliance.service import FLOWING_PERIODS, Notifier, Service, Stage
 from appliance.shared import Layout, SharedMemory
 from appliance.slot import SlotState
 from appliance.stats import Counter, Counters, Ledger
+from engines.bundle import REFERENCE
 from tests.appliance.test_main import guitar
 
 REPO = Path(__file__).parents[2]
@@ -200,3 +204,17 @@ def test_the_command_as_systemd_would_start_it(tmp_path: Path) -> None:
     assert said[0].startswith("STATUS=waiting") and said.index("READY=1") < said.index("STATUS=echo plays “echo”")
     assert said.count("READY=1") == 1 and said[-2:] == ["STOPPING=1", "STATUS=stopping"]
     manager.close()
+
+
+@pytest.mark.system
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference engine is not packed")
+def test_a_damaged_engine_does_not_keep_a_service_from_playing(tmp_path: Path) -> None:
+    """Dry guitar and plain delay go on; the worker says what is wrong, each time that it is started."""
+    bundle = bytearray(REFERENCE.read_bytes())
+    bundle[len(bundle) // 2] ^= 1
+    (tmp_path / "damaged.ghost").write_bytes(bundle)
+    config = parse_config(f'[engine]\nbundle = "{tmp_path / "damaged.ghost"}"\n[storage]\nfolder = "{tmp_path}"', "test")
+    audio, realtime = AudioConfig(port=f"file:{guitar(tmp_path / 'guitar.wav', 3.0)}", periods=16), RealtimeConfig(priority=0)
+    report = Supervisor(replace(config, audio=audio, realtime=realtime), RunOptions(patient=True)).run()
+    assert report.seconds > 2.9 and report.startup_s is None and report.engine_restarts >= 1
+    assert report.fallback_frames > 0 and report.silent_frames == 0
