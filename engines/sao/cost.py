@@ -38,7 +38,7 @@ FULL = PRESETS["sao_small"]
 SHAPES = {"230/10": FULL, "192/48": replace(FULL, block_latents=48, context_blocks=4)}
 DENOISING = ("first", "step", "commit", "context", "outpaint")
 CODING = ("encode", "decode")
-ROUNDS = 7
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,22 @@ class PassCost:
     block_ms: float  # how long the block sounds
 
 
-def coding_spec(name: str, config: ModelConfig) -> GraphSpec:
+def coding_spec(name: str, config: ModelConfig, device: str) -> GraphSpec:
     """`encode` or `decode` of one block in a stream: overlap included."""
     frames = SMALL_CODEC.latent_frames
-    half = Encoder(SMALL_CODEC) if name == "encode" else Decoder(SMALL_CODEC)
+    with torch.device(device):
+        half = Encoder(SMALL_CODEC) if name == "encode" else Decoder(SMALL_CODEC)
     latents = config.block_latents + sum(reach(half, frames))
     inputs = (SMALL_CODEC.audio_channels, latents * frames) if name == "encode" else (SMALL_CODEC.latent_channels, latents)
     return GraphSpec(name, half, {"x": torch.zeros(1, *inputs)}, ("y",))
 
 
-def spec_of(name: str, config: ModelConfig) -> GraphSpec:
-    """A graph by name, on the default device; `context` belongs to the enc-dec regime, `outpaint` caches nothing."""
+def spec_of(name: str, config: ModelConfig, device: str = "cpu") -> GraphSpec:
+    """A graph by name, its parameters on `device`; `context` belongs to the enc-dec regime, `outpaint` caches nothing."""
     if name in CODING:
-        return coding_spec(name, config)
-    model = LMDM(replace(config, regime=Regime.ENC_DEC if name == "context" else Regime.BLOCK_CAUSAL)).eval()
+        return coding_spec(name, config, device)
+    with torch.device(device):
+        model = LMDM(replace(config, regime=Regime.ENC_DEC if name == "context" else Regime.BLOCK_CAUSAL)).eval()
     if name == "outpaint":
         return outpaint_spec(model)
     return next(spec for spec in model_graphs(model) if spec.name == name)
@@ -74,7 +76,7 @@ def spec_of(name: str, config: ModelConfig) -> GraphSpec:
 
 def multiply_adds(name: str, config: ModelConfig) -> float:
     """Counted, not run, in units of 10^9."""
-    spec = spec_of(name, config)
+    spec = spec_of(name, config, "meta")
     module, inputs = spec.module.to("meta"), [value.to("meta") for value in spec.inputs.values()]
     with FlopCounterMode(display=False) as counter, torch.device("meta"), torch.no_grad():
         module(*inputs)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engines.lmdm.config import PRESETS, ModelConfig
 from engines.lmdm.model import LMDM
 from engines.sao.conditioner import SecondsTotal
 from engines.sao.config import SMALL_CODEC, SecondsRange
-from engines.sao.oobleck import Autoencoder, Decoder, Encoder, reach
+from engines.sao.oobleck import Autoencoder, Decoder, Encoder, ResidualUnit, reach
 
 STEPS = (1, 2, 4, 8)
 T5_PARAMETERS = 109_628_544  # encoder of t5-base, as transformers counts it
@@ -156,17 +156,37 @@ def bound_ms(device: Device, gmac: float, megabytes_read: float) -> float:
     return max(gmac * 2 / device.tera_operations, megabytes_read / device.gb_per_second)
 
 
+def activations(half: nn.Module, x: Tensor) -> int:
+    """Numbers that all convolutions, snakes and sums of `half` write, one after the other."""
+    written: list[int] = []
+    layers = [layer for layer in half.modules() if isinstance(layer, ResidualUnit) or not list(layer.children())]
+    hooks = [layer.register_forward_hook(lambda _m, _i, out: written.append(out.numel())) for layer in layers]
+    half(x)
+    for hook in hooks:
+        hook.remove()
+    return sum(written)
+
+
+def decoding_mb(block_latents: int) -> float:
+    """Read and written in float16 to decode one block with its overlap: weights once, each layer's output written and read once."""
+    with torch.device("meta"), torch.no_grad():
+        half = Decoder(SMALL_CODEC)
+        latents = block_latents + sum(reach(half, SMALL_CODEC.latent_frames))
+        return (parameters(half) + 2 * activations(half, torch.empty(1, SMALL_CODEC.latent_channels, latents))) * 2 / 1e6
+
+
 def derived(costs: Costs, k: int = 4) -> str:
+    """Bounds of a block-causal block with k steps, decoding included."""
     config = PRESETS["sao_small"]
     with torch.device("meta"):
-        model, decoder = parameters(LMDM(config)), parameters(Decoder(SMALL_CODEC))
+        model = parameters(LMDM(config))
     rows = []
     for device in DEVICES:
         cells = []
-        for shape, context in (("230/10", 230), ("192/48", 192)):
+        for shape, context, block_latents in (("230/10", 230, 10), ("192/48", 192, 48)):
             read = (model + cache_numbers(config, context + config.text_tokens)) * 2 / 1e6
             denoise = sum(bound_ms(device, costs[shape, name].gmac, read) for name in WAYS["block-causal"](k))
-            decode = bound_ms(device, costs[shape, "decode"].gmac, decoder * 2 / 1e6)
+            decode = bound_ms(device, costs[shape, "decode"].gmac, decoding_mb(block_latents))
             block = costs[shape, "step"].block_ms
             cells.append(f"{denoise:.0f} + {decode:.0f} of {block:,.0f} ms ({(denoise + decode) / block:.0%})")
         rows.append([device.name, f"{device.memory_gb}", f"{device.gb_per_second:g}", f"{device.tera_operations:g}", *cells])
@@ -233,7 +253,7 @@ The context's cache is one ring; a second context (a bundle waiting for a swap) 
 
 ## Time on one CPU core
 
-ONNX Runtime, float32, one thread; median CPU time of 7 runs on a shared machine (Zen 4, 2 cores): ratios are good to 20-30 %. Working
+ONNX Runtime, float32, one thread; median CPU time of 3 runs on a shared machine (Zen 4, 2 cores): ratios are good to 20-30 %. Working
 memory is the most that a pass held beyond weights, inputs and outputs. The last column is time over how long the block sounds.
 
 {passes}
@@ -262,14 +282,15 @@ this codec.
 
 ## What follows for devices: derived, never run
 
-For each pass the larger of two lower bounds, from the makers' figures: all operations at the dense float16 rate, or all weights and
-cached rows read once (float16). No kernel launches, no inefficiency: expect two to four times as much.
+For each pass the larger of two lower bounds, from the makers' figures: all operations at the dense float16 rate, or all bytes moved once
+(float16: weights, cached rows, and the autoencoder's activations, which are larger than its weights). No kernel launches, no
+inefficiency: expect two to four times as much.
 
 {derived}
 
 - Memory fits everywhere: about 1 GB in float16 for transformer, decoder, cache and prompt.
 - Denoising is bound by reading the weights: a step costs nearly the same for 10 and for 48 latents, which is why short blocks are dear.
   int8 weights would halve it.
-- Decoding a 10-latent block decodes 30: at short blocks the overlap costs as much as the model.
+- Decoding a 10-latent block decodes 30: at short blocks two thirds of decoding is overlap.
 - By these bounds an RTX laptop and both Jetsons keep up at 4 steps with room to spare. That is arithmetic: none of the three was at hand.
 """

@@ -108,8 +108,8 @@ def with_weight_norm(codec: Autoencoder) -> dict[str, Tensor]:
 class Source:
     """A tiny checkpoint and the modules that its numbers came from."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.config: SaoConfig = parse_config(CONFIG)
+    def __init__(self, seed: int = 0, config: dict[str, Any] = CONFIG) -> None:
+        self.config: SaoConfig = parse_config(config)
         self.dit = LMDM(lmdm_config(self.config, PRESETS["tiny"]))
         self.codec = Autoencoder(self.config.codec)
         self.seconds = SecondsTotal(self.config.seconds, self.config.dit.condition_channels)
