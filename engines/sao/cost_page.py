@@ -225,7 +225,11 @@ measured with random weights of the right size, which cost what trained ones cos
 Put `model.safetensors` (or `model.ckpt`) and `model_config.json` of `stabilityai/stable-audio-open-small` into one folder; mind their
 licence.
 
-    python -m engines.train.pretrain --init-from FOLDER/model.safetensors --preset sao_small --dry-run
+    python -m engines.sao.latents --checkpoint FOLDER/model.safetensors --text T5_FOLDER --out build/sao-data
+    python -m engines.train.pretrain --init-from FOLDER/model.safetensors --preset sao_small --data build/sao-data
+
+The first command renders the corpus and keeps it as Oobleck latents and T5 words; the second fine-tunes, at the paper's learning rate. With
+`--dry-run` the second needs no data and says what a run would cost.
 
 `--init-from` takes the sizes from model_config.json and the weights of the transformer by their names; what an LMDM adds (the layers
 through which clean latents, partner and sketch enter) starts from its usual initial values. Both published forms are read: attention
@@ -234,6 +238,9 @@ that is not known is refused with one line. Nothing in a file is executed.
 
 Words go through T5-base, which is not in the checkpoint: `hf download t5-base` where there is a network, or a folder with its
 `config.json`, `model.safetensors` and `tokenizer.json`. At most 64 tokens; pad rows are zero and seen, as in training.
+
+What is not there: a bundle of the full size. Packing and playing know the reference codec only; Oobleck runs in torch, in blocks, and its
+graphs export (this page measured them).
 
 | claim | tolerance | where |
 |---|---|---|
