@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 APT_PLAY := python3-venv
 APT_TEST := gcc libc6-dev pkg-config python3-dev libasound2-dev libasound2-plugins libsystemd-dev jackd2 g++ libjack-jackd2-dev systemd
 APT_SYSTEM := systemd-container mmdebstrap git python3-venv
-APT_TRAIN := fluidsynth fluid-soundfont-gm musescore-general-soundfont sonic-pi-samples fretsonfire-songs-sectoid
+APT_TRAIN := fluidsynth fluid-soundfont-gm musescore-general-soundfont-lossless timgm6mb-soundfont sonic-pi-samples fretsonfire-songs-sectoid
 
 # Two threads that spin while they wait cost ten times the time on a machine with anything else to do.
 export OMP_WAIT_POLICY := passive
@@ -97,12 +97,15 @@ train: $(VENV)/.train
 	$(BIN)/python -m engines.train.codec --data build/data --out build/codec.pt
 	$(BIN)/python -m engines.train.pretrain --data build/data --codec build/codec.pt --out build/lmdm.pt
 	$(BIN)/python -m engines.export.package --codec build/codec.pt --model build/lmdm.pt --out build/engine.ghost
+	$(BIN)/python -m engines.train.codec_eval --codec build/codec.pt --data build/data --out build/evaluation
 	$(BIN)/python -m engines.train.evaluate build/engine.ghost --data build/data --out build/evaluation
+	$(BIN)/python -m engines.train.uses build/engine.ghost --data build/data --out build/evaluation
 
 evaluate: $(VENV)/.train
 	@.ci/apt-need $(APT_TRAIN)
 	$(BIN)/python -m engines.train.data --out build/data
 	$(BIN)/python -m engines.train.evaluate $(ENGINE) --data build/data --out docs/evaluation
+	$(BIN)/python -m engines.train.uses $(ENGINE) --data build/data --out docs/evaluation
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
