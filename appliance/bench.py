@@ -23,11 +23,14 @@ from rich.progress import track
 from rich.table import Table
 
 from appliance.period_cost import measure_period_cost
-from engines.bundle import open_engine
+from engines.bundle import locate, open_engine
 from engines.engine import Engine, EngineControls
 
 WARM_UP_BLOCKS = 10
 REGIMES = [sys.executable, "-m", "engines.export.regimes"]
+RACE = [sys.executable, "-m", "engines.race"]
+RACE_BLOCKS = 24  # at most, of each runtime: the slowest of them is an interpreter
+DEFAULT = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,28 @@ def measure_regimes() -> list[dict[str, Any]] | None:
     return found
 
 
+def measure_backends(engine: str, blocks: int) -> dict[str, Any] | None:
+    """Every runtime that is here against each other, in a process of its own; None for an engine that needs none."""
+    if engine == "echo":
+        return None
+    done = subprocess.run([*RACE, str(locate(engine)), "--blocks", str(blocks)], stdout=subprocess.PIPE, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def show_backends(console: Console, found: dict[str, Any]) -> None:
+    """One row for each runtime; ratios are of one run in which they took turns."""
+    table = Table("backend", "block", "CPU", f"as fast as {DEFAULT}", "golden vectors", title="every runtime here, blocks in turns")
+    base = found["present"][DEFAULT]
+    for name, cost in found["present"].items():
+        times = f"{base['wall_ms'] / cost['wall_ms']:.2f}x  (CPU {base['cpu_ms'] / max(cost['cpu_ms'], 1e-3):.2f}x)"
+        right = "as packed" if cost["right"] else "not compared, or wrong"
+        table.add_row(name, f"{cost['wall_ms']:.1f} ms", f"{cost['cpu_ms']:.1f} ms", times, right)
+    for name, reason in found["absent"].items():
+        table.add_row(name, "-", "-", "-", reason.replace("[", r"\["), style="dim")
+    console.print(table)
+
+
 def show(report: dict[str, Any]) -> None:
     console, block = Console(), report["block"]
     table = Table("what", "CPU", "of what there is", title=f"engine {block['engine']}, {block['steps']} steps, one thread")
@@ -92,6 +117,8 @@ def show(report: dict[str, Any]) -> None:
     table.add_row("memory grown", f"{block['grown_mb']:.1f} MB", "")
     table.add_row("audio period of 128 frames", f"{report['period_us']:.1f} us", f"{report['period_us'] / 2902:.1%} of 2.9 ms")
     console.print(table)
+    if report["backends"]:
+        show_backends(console, report["backends"])
     if report["regimes"] is None:
         console.print("caching regimes were not measured: that needs torch (pip install 'ghostnote[train]')")
         return
@@ -106,6 +133,7 @@ def run(engine: str = "", blocks: int = 200, as_json: bool = False) -> None:
     report = {
         "block": asdict(measure_engine(open_engine(engine), blocks)),
         "period_us": measure_period_cost(),
+        "backends": measure_backends(engine, min(blocks, RACE_BLOCKS)),
         "regimes": measure_regimes(),
     }
     if as_json:

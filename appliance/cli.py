@@ -109,6 +109,8 @@ def _add_status(commands: Commands) -> None:
 def _add_check(commands: Commands) -> None:
     one = commands.add_parser("check", help="what this machine can do")
     one.add_argument("--config", type=Path, metavar="FILE", help="check this configuration as well")
+    one.add_argument("--gpu", action="store_true", help="compile for the GPU and prove it: graphs, 200 blocks, a soak (exit 3: no GPU)")
+    one.add_argument("--soak-seconds", type=_positive, default=60.0, metavar="S", help="with --gpu: how long to soak (default: 60)")
     _add_engine_option(one)
     one.set_defaults(command=_check)
 
@@ -217,6 +219,10 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    if arguments.gpu:
+        from appliance.gpu_check import Trial, gpu_check
+
+        return gpu_check(out, Trial(arguments.engine, soak_seconds=arguments.soak_seconds))
     from appliance.check import check
 
     return check(out, arguments.config, arguments.engine)

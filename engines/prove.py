@@ -17,14 +17,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engines import proofs
 from engines.backend import Array, Backend, BackendError, Weights
@@ -33,13 +31,12 @@ from engines.bundle import Bundle, BundleError, locate
 from engines.engine import EngineControls
 from engines.golden import Golden
 from engines.lmdm.stream import StreamingEngine
+from engines.race import RACE_BLOCKS, WARM_UP_BLOCKS, phrase, race, timed_block
 
 ABSENT = 3
 GOLDEN_FLOAT32, GOLDEN_FLOAT16 = 1e-4, 2e-2  # largest difference over an output's largest value
 REPLAY_FLOAT32, REPLAY_FLOAT16 = 1e-3, 5e-2  # rms of a block's difference over its own rms: the worst of all blocks
 HALF_PRECISION = ("tensorrt",)
-WARM_UP_BLOCKS = 4
-RACE_BLOCKS = 24
 GROWTH_BYTES = 8 << 20  # what a soak may add to this process or to the GPU's memory in use
 PROMPT_EVERY = 10  # blocks between changes of the words in a replay; a prefill comes between them
 
@@ -49,15 +46,6 @@ class Result:
     what: str
     passed: bool | None
     detail: str
-
-
-def phrase(block: int, frames: int, sample_rate: int) -> NDArray[np.float32]:
-    """Block `block` of an endless set: a plucked chord twice a second, each on another fret, with a little noise."""
-    t = (np.arange(frames) + block * frames) / sample_rate
-    fret = 2 ** ((np.floor(t * 2) * 5 % 12) / 12)
-    chord = sum(np.sin(2 * np.pi * hz * fret * t) for hz in (110.0, 164.8, 220.0))
-    noise = 0.002 * np.random.default_rng(block).standard_normal(frames)
-    return (0.1 * chord * np.exp(-4 * (t % 0.5)) + noise).astype(np.float32)
 
 
 def wishes(block: int, prompts: int) -> EngineControls:
@@ -130,8 +118,8 @@ def soak(engine: StreamingEngine, seconds: float) -> list[Result]:
     steps: list[float] = []
     began, resident, gpu = time.monotonic(), _resident_bytes(), _gpu_bytes(engine)
     while not blocks or time.monotonic() - began < seconds:
-        block_ms, steps_ms = timed_block(engine, len(blocks))
-        blocks.append(block_ms)
+        cost, steps_ms = timed_block(engine, len(blocks))
+        blocks.append(cost.wall_ms)
         steps += steps_ms
     sounds_ms = 1000 * engine.spec.block_frames / engine.spec.sample_rate
     grown = (_resident_bytes() - resident, _gpu_bytes(engine) - gpu)
@@ -141,29 +129,6 @@ def soak(engine: StreamingEngine, seconds: float) -> list[Result]:
         Result("denoising step, ms", None, _spread(steps) if steps else "a captured block has no steps of its own"),
         Result("memory", max(grown) <= GROWTH_BYTES, _memory(engine, grown)),
     ]
-
-
-def timed_block(engine: StreamingEngine, block: int) -> tuple[float, list[float]]:
-    """Milliseconds of a block and of its steps; by the GPU's clock where a runner has one, else from stamp to stamp."""
-    audio = phrase(block, engine.spec.block_frames, engine.spec.sample_rate)
-    at = [time.perf_counter_ns()]
-    engine.generate(audio, EngineControls(), lambda _: at.append(time.perf_counter_ns()))
-    took = [(b - a) / 1e6 for a, b in pairwise(at)]
-    runner: Any = engine.runner
-    return sum(took), took[1:-1] if runner is None else list(runner.times.steps_ms)  # between "encoded" and "decoded"
-
-
-def race(engines: Mapping[str, StreamingEngine], blocks: int) -> dict[str, float]:
-    """Median milliseconds of a block of each; they take turns, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    for one in engines.values():
-        one.reset(3)
-    for block in range(-WARM_UP_BLOCKS, blocks):
-        for name, one in engines.items():
-            took = timed_block(one, block + WARM_UP_BLOCKS)[0]
-            if block >= 0:
-                times[name].append(took)
-    return {name: float(np.median(found)) for name, found in times.items()}
 
 
 def _spread(values: list[float]) -> str:
@@ -196,8 +161,8 @@ def prove(bundle: Bundle, name: str, blocks: int, soak_seconds: float) -> Iterat
     for result in _results(bundle, name, blocks, soak_seconds):
         good &= result.passed is not False
         yield result
-    engines = {DEFAULT: StreamingEngine.open(bundle), name: StreamingEngine.open(bundle, backend=name)}
-    block_ms = race(engines, RACE_BLOCKS)
+    engines = {one: StreamingEngine(bundle, open_backend(one, Need(bundle))) for one in dict.fromkeys((DEFAULT, name))}
+    block_ms = {one: cost.fair_ms(one) for one, cost in race(engines, RACE_BLOCKS).items()}
     times = block_ms[DEFAULT] / block_ms[name]
     yield Result("against the CPU", None, f"{times:.2f} times as fast as {DEFAULT} ({block_ms[name]:.1f} and {block_ms[DEFAULT]:.1f} ms)")
     if good:
@@ -232,6 +197,9 @@ def main() -> int:
     except (BackendError, BundleError) as error:
         print(json.dumps({"missing": str(error)}), flush=True)
         return ABSENT
+    except Exception as error:  # of whatever kind a runtime raises: it is the result
+        good = False
+        print(json.dumps(asdict(Result("ended", False, " ".join(f"{type(error).__name__}: {error}".split())))), flush=True)
     return 0 if good else 1
 
 

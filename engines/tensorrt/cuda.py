@@ -92,7 +92,7 @@ class Cuda:
         """Raises BackendError where there is no GPU or no pycuda."""
         probe()
         if find_spec("pycuda") is None:
-            raise BackendError("pycuda is not installed: pip install 'ghostnote[tensorrt]' (it is built against the CUDA toolkit)")
+            raise BackendError("pycuda is not installed: pip install 'ghostnote[cuda]' (it is built against the CUDA toolkit)")
         import pycuda.driver
 
         capture = BindingsCapture() if find_spec("cuda") and find_spec("cuda.bindings") else None

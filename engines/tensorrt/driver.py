@@ -20,6 +20,7 @@ from engines.backend import BackendError
 LIBRARY = "libcuda.so.1"
 OLDEST_CUDA = (12, 6)  # JetPack 6.1
 OLDEST_CAPABILITY = (7, 5)  # Turing: the oldest that TensorRT for RTX compiles for
+JETSONS = ((8, 7), (11, 0))  # Orin, Thor: what TensorRT for RTX does not compile for
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 MODULE_VERSION, POWER_MODE = Path("/sys/module/nvidia/version"), Path("/var/lib/nvpmodel/status")
 
@@ -46,6 +47,7 @@ class Gpu:
     driver: str  # "570.86.10", or the CUDA version where the kernel does not tell
     memory_bytes: int
     power_mode: str  # of a Jetson, else ""
+    jetson: bool  # compiles with JetPack's TensorRT, on the device
 
 
 def probe(library: str = LIBRARY) -> Gpu:
@@ -68,7 +70,8 @@ def probe(library: str = LIBRARY) -> Gpu:
     memory = ctypes.c_size_t()
     _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
     driver = _first_word(MODULE_VERSION) or f"CUDA {_dotted(newest)}"
-    return Gpu(gpu, "SM{}{}".format(*capability), _dotted(newest), driver, memory.value, _first_word(POWER_MODE))
+    power_mode = _first_word(POWER_MODE)
+    return Gpu(gpu, "SM{}{}".format(*capability), _dotted(newest), driver, memory.value, power_mode, capability in JETSONS)
 
 
 def _load(library: str) -> ctypes.CDLL:

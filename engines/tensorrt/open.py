@@ -12,16 +12,10 @@ from engines.tensorrt import api
 from engines.tensorrt.driver import Gpu, probe
 from engines.tensorrt.sidecar import GRAPH_SUFFIX, Device, PlanFiles, Precision, Target, matches, plans_for
 
-JETSONS = ("SM87", "SM110")  # Orin, Thor: what TensorRT for RTX does not compile for
-
-
-def target_of(gpu: Gpu) -> Target:
-    return Target.JETSON if gpu.compute_capability in JETSONS else Target.RTX
-
 
 def matching_plans(bundle: Bundle, gpu: Gpu, precision: Precision = Precision.FP16) -> dict[str, PlanFiles]:
     """Graph -> its plan, all of which may be loaded here. Raises BackendError with the first that may not."""
-    target = target_of(gpu)
+    target = Target.JETSON if gpu.jetson else Target.RTX
     device = Device(api.use(target), gpu.compute_capability, gpu.driver, gpu.power_mode)
     plans = plans_for(bundle, target, precision)
     for name, files in plans.items():
