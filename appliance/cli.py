@@ -19,6 +19,7 @@ from appliance.board_command import add_board
 from appliance.config import Config, ConfigError, load_config
 from appliance.main import RunOptions, StartError, Supervisor
 from appliance.preset_commands import add_preset
+from appliance.prompt_commands import add_prompt
 from appliance.status import StatusError
 from engines.bundle import BundleError
 from hw.audio import PortError
@@ -57,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_engine(commands)
     add_preset(commands, out)
+    add_prompt(commands, out)
     add_board(commands, out)
     return top
 

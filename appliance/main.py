@@ -29,6 +29,7 @@ from appliance.fit import Fit
 from appliance.journal import about
 from appliance.observer import Observer, governor_of
 from appliance.playing import Playing
+from appliance.prompt_commands import prompt_folder
 from appliance.report import Report, Session, collect, own_peak_rss_mb
 from appliance.shared import SharedMemory
 from appliance.slot import Slot, SlotState
@@ -71,7 +72,7 @@ class Supervisor:
         self.config, self.options = config, options or RunOptions()
         if config.engine.bundle != "echo" and not self.options.patient:
             verify(locate(config.engine.bundle))
-        self.spec = read_spec(config.engine.bundle)
+        self.spec = read_spec(config.engine.bundle, str(prompt_folder(config)))
         fit = Fit.of(config, self.spec)
         self.board = open_board(config.board.port)
         self.memory = SharedMemory.create(fit.layout)
@@ -284,6 +285,7 @@ class Supervisor:
             doorbell_fd=self.doorbell_fd,
             answer_fd=self.answer_fd,
             engine=engine.bundle,
+            prompts=str(prompt_folder(self.config)),
             verify=self.options.patient,
             backend=engine.backend,
             threads=engine.threads,

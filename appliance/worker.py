@@ -47,6 +47,7 @@ class WorkerSettings:
     doorbell_fd: int  # rung by audio whenever a block is whole
     answer_fd: int  # rung by the worker when it is ready, and after each block
     engine: str
+    prompts: str = ""  # folder of the player's own prompts
     verify: bool = False  # the bundle, byte by byte: where main has not, because dry sound comes first
     backend: str = "onnxruntime"
     threads: int = 1
@@ -259,7 +260,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if settings.verify and settings.engine != "echo":
             verify(locate(settings.engine))
-        engine = open_engine(settings.engine, settings.threads, backend_for(settings, counters))
+        engine = open_engine(settings.engine, settings.threads, backend_for(settings, counters), settings.prompts)
     except BundleError as error:
         print(error, file=sys.stderr)
         return 2

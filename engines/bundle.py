@@ -19,11 +19,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engines.engine import Engine, EngineSpec
+from engines.prompts import PromptShelf
 
 SCHEMA = 1
 SUFFIX = ".ghost"
@@ -113,16 +114,21 @@ def locate(address: str) -> Path:
     return Path(address).expanduser() if address not in ("", "reference") else REFERENCE
 
 
-def read_spec(address: str) -> EngineSpec:
-    """What the appliance must know of the engine at `address`, without loading it."""
+def read_spec(address: str, prompts: str = "") -> EngineSpec:
+    """What the appliance must know of the engine at `address`, without loading it; `prompts` as for `open_engine`."""
     if address == "echo":
         return open_engine(address).spec
-    return read_manifest(locate(address)).spec
+    manifest = read_manifest(locate(address))
+    own = PromptShelf.open(prompts) if manifest.kind == "lmdm" else PromptShelf()
+    config = manifest.facts.get("model", {}).get("config", {})
+    words = own.fitting(config.get("text_tokens", 0), config.get("text_channels", 0)).words
+    return replace(manifest.spec, prompts=manifest.spec.prompts + words)
 
 
-def open_engine(address: str, threads: int = 1, backend: str = "onnxruntime") -> Engine:
+def open_engine(address: str, threads: int = 1, backend: str = "onnxruntime", prompts: str = "") -> Engine:
     """Load the engine at `address`: "echo", or a bundle's path ("" is the reference engine). Only here is a runtime imported.
 
+    `prompts` is a folder of the player's own prompts (engines.prompts); they come behind those of the bundle.
     `backend` is one of engines.backends; a set is played on "auto", what must give the same bits anywhere is not.
     """
     if address == "echo":
@@ -135,7 +141,7 @@ def open_engine(address: str, threads: int = 1, backend: str = "onnxruntime") ->
         from engines.lmdm.stream import StreamingEngine
 
         try:
-            return StreamingEngine.open(bundle, threads, backend)
+            return StreamingEngine.open(bundle, threads, backend, PromptShelf.open(prompts))
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{bundle.path}: was packed for another version of its engine ({error!r}); pack it again") from error
         except BackendError as error:

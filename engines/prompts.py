@@ -94,6 +94,10 @@ class PromptShelf:
                 log.warning("%s", error)
         return cls(tuple(found))
 
+    def fitting(self, tokens: int, channels: int) -> PromptShelf:
+        """Those that a model which takes (tokens, channels) can be told."""
+        return PromptShelf(tuple(p for p in self.prompts if p.states.shape == (1, tokens, channels) and p.encoder == ENCODER))
+
     @property
     def words(self) -> tuple[str, ...]:
         return tuple(prompt.words for prompt in self.prompts)

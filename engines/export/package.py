@@ -33,7 +33,7 @@ from engines.lmdm import codec, decoder, sketch, text
 from engines.lmdm.decoder import Decoder, DecoderState, SpectrumNet
 from engines.lmdm.model import LMDM
 from engines.lmdm.sampler import Spacing
-from engines.lmdm.stream import NULL_PROMPT
+from engines.lmdm.words import NULL_PROMPT
 from engines.ort import OrtBackend
 from engines.train import checkpoint
 from engines.train.instruments import INSTRUMENTS, held_out_phrases, name_of

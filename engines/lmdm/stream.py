@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,13 @@ from engines.lmdm import block as whole
 from engines.lmdm import sampler
 from engines.lmdm.cache import Cache, Rotary
 from engines.lmdm.config import HIDDEN, LOUDNESS_VALUES, PEAKS, ROWS_PER_LATENT, ModelConfig, Regime, sketch_peaks
+from engines.lmdm.words import NULL_PROMPT, Mix, Told, Vocabulary
+from engines.prompts import PromptShelf
 
 Array = NDArray[np.float32]
 
 KEPT_BLOCKS = 3  # of the context, when the words change: old sound must not outvote them
-MORPH_GRAIN = 32  # steps that a morph is rounded to, so that a knob at rest costs nothing
 KNEE = 0.8  # magnitude up to which the answer is left as it is
-NULL_PROMPT = -1  # the index of no words at all, which guidance steers away from
 
 
 def soften(audio: Audio) -> Audio:
@@ -86,14 +86,6 @@ class StreamState:
 
 
 @dataclass(frozen=True)
-class Told:
-    """A prompt, as the graphs take it."""
-
-    text: dict[str, Array]
-    levels: dict[int, Array]  # steps -> (steps, 1, 1, D) global tokens, one per noise level
-
-
-@dataclass(frozen=True)
 class LmdmFacts:
     """What a bundle's manifest says of its LMDM, beside the EngineSpec."""
 
@@ -119,27 +111,29 @@ class LmdmFacts:
 class StreamingEngine:
     """See engines.engine.Engine."""
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, shelf: PromptShelf = PromptShelf()) -> None:  # noqa: B008
         self.facts = LmdmFacts.of(bundle.manifest.facts["model"])
-        self.spec, self.config = bundle.manifest.spec, self.facts.config
+        spec, self.config = bundle.manifest.spec, self.facts.config
         causal = self.config.regime is Regime.BLOCK_CAUSAL
         names = ["encode", "prompt", "step", "decode", *(("first", "commit") if causal else ("context",))]
         self.weights = Weights.of(bundle)
         self.graphs = {name: backend.load(bundle.read(f"{name}.onnx"), self.weights.for_graph(name)) for name in names}
         self.runner, self.runs_on = backend.block_runner(self.graphs), backend.name
+        self.vocabulary = Vocabulary(self.graphs["prompt"], self.weights, spec, self.config, self.facts.spacing, shelf)
+        self.spec = replace(spec, prompts=self.vocabulary.words)
         self.rotary = Rotary(self.weights.array("inv_freq"))
-        self._told: dict[int, Told] = {}
         self.jam_lag_blocks = JAM_BLOCKS
-        self._mixed: tuple[tuple[int, int, float] | None, Told] = (None, Told({}, {}))
         self.reset(0)
 
     @classmethod
-    def open(cls, bundle: Bundle, threads: int = 1, backend: str = "onnxruntime") -> StreamingEngine:
+    def open(
+        cls, bundle: Bundle, threads: int = 1, backend: str = "onnxruntime", shelf: PromptShelf = PromptShelf()  # noqa: B008
+    ) -> StreamingEngine:
         """The engine on the runtime of that name, "auto" among them (engines.backends)."""
         from engines.backends import Need, choose
 
         choice = choose(backend, Need(bundle, threads))
-        engine = cls(bundle, choice.backend)
+        engine = cls(bundle, choice.backend, shelf)
         engine.runs_on = choice.says
         return engine
 
@@ -164,9 +158,8 @@ class StreamingEngine:
     def generate(self, block: Audio, controls: EngineControls, stamp: Stamp = no_stamp) -> Audio:
         known = self._known(self._hear(block, controls.freeze), controls)
         stamp("encoded")
-        told = self._listen(controls)
         steps = min(controls.steps or self.spec.steps, self.spec.max_steps)
-        self._leave(self._denoise(known, told, steps, stamp), known.partner)
+        self._leave(self._denoise(known, self._listen(controls, steps), steps, stamp), known.partner)
         samples = soften(self._decode())
         stamp("decoded")
         return samples
@@ -176,43 +169,13 @@ class StreamingEngine:
         self._commit_pending()
         self._leave(heard.latents, self._known(heard, EngineControls()).partner)
 
-    def told(self, prompt: int) -> Told:
-        """Run the prompt graph once per prompt and keep the result."""
-        if prompt not in self._told:
-            self._told[prompt] = self._tell(*self._words(prompt))
-        return self._told[prompt]
-
-    def _words(self, prompt: int) -> tuple[Array, Array]:
-        """Token states and pooled text of a prompt."""
-        states, pooled = (self.weights.array(f"prompt/{prompt}/{part}").astype(np.float32) for part in ("states", "pooled"))
-        return states, pooled
-
-    def _tell(self, states: Array, pooled: Array) -> Told:
-        levels = {}
-        text: dict[str, Array] = {}
-        for steps in range(1, self.spec.max_steps + 1):
-            times = np.zeros(self.spec.max_steps, np.float32)
-            times[:steps] = sampler.schedule(steps, self.facts.spacing)[:-1]
-            keys, values, told = self.graphs["prompt"]({"states": states, "pooled": pooled, "times": times})
-            text = {"text_keys": keys, "text_values": values}
-            levels[steps] = told[:steps, None, None]
-        return Told(text, levels)
-
-    def _listen(self, controls: EngineControls) -> Told:
-        """What the words are now: one prompt, or two mixed by weight. When another one weighs most, old sound is dropped."""
-        weight = round(controls.morph * MORPH_GRAIN) / MORPH_GRAIN
-        words = controls.second_prompt if weight > 0.5 else controls.prompt
-        if self.state.words not in (words, NULL_PROMPT):
+    def _listen(self, controls: EngineControls, steps: int) -> Told:
+        """What the words are now. When others weigh most than did before, old sound is dropped."""
+        mix = Mix.of(controls)
+        if self.state.words not in (mix.strongest, NULL_PROMPT):
             self._forget(KEPT_BLOCKS)
-        self.state.words = words
-        if weight in (0.0, 1.0) or controls.prompt == controls.second_prompt:
-            return self.told(words)
-        mix = (controls.prompt, controls.second_prompt, weight)
-        if mix != self._mixed[0]:
-            pairs = zip(self._words(controls.prompt), self._words(controls.second_prompt), strict=True)
-            states, pooled = ((1 - weight) * first + weight * second for first, second in pairs)
-            self._mixed = mix, self._tell(states, pooled)
-        return self._mixed[1]
+        self.state.words = mix.strongest
+        return self.vocabulary.mixed(mix, steps)
 
     def _forget(self, blocks: int) -> None:
         """Hide all of the context but the newest `blocks` blocks."""
@@ -258,12 +221,12 @@ class StreamingEngine:
             for _ in range(steps):
                 stamp("step")
             return clean
-        for step, level in enumerate(told.levels[steps]):
+        for step, level in enumerate(told.levels):
             inputs = {"noisy": x, "sketch_rows": known.sketch_rows, "partner": known.partner, "told": level, **told.text}
             v = self._step(inputs) if state.pending is None else self._first(inputs, state.pending)
             if self.facts.guidance != 1:
-                null = self.told(NULL_PROMPT)
-                v_null = self._step({**inputs, "told": null.levels[steps][step], **null.text})
+                null = self.vocabulary.told(NULL_PROMPT, steps)
+                v_null = self._step({**inputs, "told": null.levels[step], **null.text})
                 v = sampler.guide(v, v_null, np.float32(self.facts.guidance))
             t, t_next = np.float32(times[step]), np.float32(times[step + 1])
             fresh = sampler.block_noise(state.seed, state.block, step + 1, shape) if self.facts.ping_pong else None
@@ -301,8 +264,8 @@ class StreamingEngine:
             played = {"pending": state.pending, **self._with("pending_partner", state.pending_partner)}
             first = {**played, **target, **self.rotary(positions), "cache_bias": cache.bias_with(rows, HIDDEN)}
             step["cache_bias"] = cache.bias_with(rows, 0)
-        prompts = [told] if self.facts.guidance == 1 else [told, self.told(NULL_PROMPT)]
-        words, *null = [whole.Words(one.text, list(one.levels[steps])) for one in prompts]
+        prompts = [told] if self.facts.guidance == 1 else [told, self.vocabulary.told(NULL_PROMPT, steps)]
+        words, *null = [whole.Words(one.text, list(one.levels)) for one in prompts]
         noise = [sampler.block_noise(state.seed, state.block, k + 1, shape) for k in range(steps)] if self.facts.ping_pong else []
         plan = whole.Steps(sampler.schedule(steps, self.facts.spacing), self.facts.ping_pong, self.facts.guidance, noise)
         return whole.passes(first, step, words, null[0] if null else None, plan)

@@ -115,7 +115,6 @@ def test_a_bad_script(text: str, tmp_path: Path, capfd: pytest.CaptureFixture[st
     [
         [],
         ["play"],
-        ["run"],
         ["demo", "--seconds", "-1"],
         ["demo", "--seconds", "nan"],
         ["demo", "--mix", "2"],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from engines.bundle import Bundle
+from engines.bundle import Bundle, open_engine, read_spec
 from engines.engine import EngineControls
 from engines.lmdm import sampler, sketch
 from engines.lmdm.config import SKETCH_CHANNELS, Regime
@@ -17,6 +18,7 @@ from engines.lmdm.model import LMDM
 from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
 from engines.lmdm.stream import StreamingEngine, soften, stray
 from engines.ort import OrtBackend
+from engines.prompts import StoredPrompt, write_prompt
 
 Packed = Callable[[Regime], tuple[Bundle, LMDM, dict[str, dict[str, float]]]]
 REGIMES = pytest.mark.parametrize("regime", list(Regime), ids=lambda r: r.value)
@@ -232,3 +234,19 @@ def test_freezing_hears_nothing_new_and_goes_on(packed: Packed) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(frozen, again, strict=True))
     engine.restore(before)
     assert not np.array_equal(engine.generate(blocks[4], EngineControls()), frozen[0])
+
+
+def test_prompts_of_the_players_own_come_behind_those_of_the_bundle(packed: Packed, tmp_path: Path) -> None:
+    bundle, _, _ = packed(Regime.BLOCK_CAUSAL)
+    states, pooled = (StreamingEngine.open(bundle).weights.array(f"prompt/1/{part}") for part in ("states", "pooled"))
+    write_prompt(tmp_path, StoredPrompt("my own words", states, pooled))
+    write_prompt(tmp_path, StoredPrompt("for another model", states[:, :3], pooled))
+    engine = open_engine(str(bundle.path), prompts=str(tmp_path))
+    assert engine.spec.prompts == ("first", "second", "my own words") == read_spec(str(bundle.path), str(tmp_path)).prompts
+    (block,) = guitar(1, engine.spec.block_frames)
+    answers = []
+    for prompt in (1, 2, 0):
+        engine.reset(0)
+        answers.append(engine.generate(block, EngineControls(prompt=prompt)))
+    assert np.array_equal(answers[0], answers[1])  # the same embedding
+    assert not np.array_equal(answers[1], answers[2])
