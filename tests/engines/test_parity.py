@@ -6,7 +6,7 @@ Runtimes that are not here are skipped by name and reason; onnxruntime, and Open
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,9 +72,14 @@ def test_a_block_sounds_the_same(packed: Packed, name: str) -> None:
         assert np.sqrt(np.mean((ours - theirs) ** 2)) <= 1e-2 * np.sqrt(np.mean(theirs**2))
 
 
-@cache
+OPENED: dict[Path, StreamingEngine] = {}
+
+
 def reference(bundle: Bundle) -> StreamingEngine:
-    return StreamingEngine(bundle, TorchBackend())
+    """The engine on torch, opened once for each bundle."""
+    if bundle.path not in OPENED:
+        OPENED[bundle.path] = StreamingEngine(bundle, TorchBackend())
+    return OPENED[bundle.path]
 
 
 def test_another_answer_is_noticed(packed: Packed) -> None:
@@ -94,7 +99,7 @@ def test_golden_inputs_are_the_same_everywhere() -> None:
     """Drawn from hashes, not from a library's generator; these numbers were made when the rule was."""
     drawn = draw("noisy/step", (2, 3))
     assert drawn.dtype == np.float32
-    np.testing.assert_array_equal(drawn, draw("noisy/step", (2, 3)))
+    np.testing.assert_allclose(drawn, [[-2.0806394, 1.4213805, -0.58217537], [0.48609701, 0.9312973, 0.091097765]], rtol=1e-6)
     many = draw("v", (100_000,))
     assert abs(float(many.mean())) < 0.02 and abs(float(many.std()) - 1) < 0.02
     assert not np.array_equal(many[:6].reshape(2, 3), drawn)
