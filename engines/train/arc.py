@@ -37,6 +37,7 @@ from engines.lmdm import sampler, visibility
 from engines.lmdm.model import LMDM
 from engines.lmdm.rollout import Conditions, Context, Noise, Sampling, denoise_block, seeded_noise, velocity
 from engines.lmdm.sampler import Spacing
+from engines.sao.latents import LatentPairs
 from engines.train import checkpoint, distributed
 from engines.train.codec import TRAINED
 from engines.train.corpus import open_scores
@@ -347,6 +348,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("build/lmdm.pt"), help="checkpoint of the pretrained model")
     parser.add_argument("--data", type=Path, default=Path("build/data"))
     parser.add_argument("--codec", type=Path, default=Path("build/codec.pt"))
+    parser.add_argument("--oobleck", action="store_true", help="the corpus as latents of Stable Audio Open (engines.sao.latents)")
     parser.add_argument("--out", type=Path, default=Path("build/arc.pt"))
     parser.add_argument("--every", type=int, default=100)
     recipe_arguments(parser)
@@ -361,7 +363,9 @@ def main() -> None:
         trainer = Trainer(model, recipe, Corpus(Imagined(model.config), recipe, per_block), args.out, world)
         world.say(distributed.dry_run(world, trainer.train_step, recipe.steps, recipe.batch * recipe.blocks * per_block))
     else:
-        pairs = Pairs([score for split in TRAINED for score in open_scores(args.data, split)], load_encoder(args.codec))
+        pairs = LatentPairs(args.data, TRAINED) if args.oobleck else Pairs(
+            [score for split in TRAINED for score in open_scores(args.data, split)], load_encoder(args.codec)
+        )
         trainer = Trainer(model, recipe, Corpus(pairs, recipe, per_block), args.out, world)
         trainer.resume()
         run(trainer, args.every)

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -154,12 +154,23 @@ def peak_gigabytes(world: World) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
 
 
+def operations() -> FlopCounterMode:
+    """Counts floating-point operations; torch's own table lacks attention on the CPU."""
+    aten = torch.ops.aten
+    forward, backward = aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_flash_attention_for_cpu_backward
+    attention = {
+        forward: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        backward: lambda gradient, q, k, v, *_, **__: sdpa_backward_flop_count(gradient, q, k, v),
+    }
+    return FlopCounterMode(display=False, custom_mapping=attention)
+
+
 def dry_run(world: World, train_step: Callable[[], object], steps: int, latents_per_draw: int, counted: int = 3) -> dict[str, float]:
     """Take a few steps -> what `steps` of them would cost: time on this machine, memory of one process, arithmetic anywhere.
 
     The first step is where the optimiser's state is made and operations are counted; it is left out of the time.
     """
-    with FlopCounterMode(display=False) as counter:
+    with operations() as counter:
         train_step()
     world.meet()
     started = time.perf_counter()
