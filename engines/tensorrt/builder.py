@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsInt
 
 import tensorrt as trt
 
@@ -47,11 +48,11 @@ class Complaints(trt.IErrorRecorder):
     def num_errors(self) -> int:
         return len(self.kept)
 
-    def get_error_code(self, arg0: int) -> trt.ErrorCodeTRT:
-        return self.kept[arg0][0]
+    def get_error_code(self, arg0: SupportsInt) -> trt.ErrorCodeTRT:
+        return self.kept[int(arg0)][0]
 
-    def get_error_desc(self, arg0: int) -> str:
-        return self.kept[arg0][1]
+    def get_error_desc(self, arg0: SupportsInt) -> str:
+        return self.kept[int(arg0)][1]
 
     def has_overflowed(self) -> bool:
         return False
@@ -85,16 +86,16 @@ class Progress(trt.IProgressMonitor):
         self.phases: dict[str, tuple[float, float, int]] = {}  # where it starts, what it is worth, how many steps
         self.last = 0.0
 
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: SupportsInt) -> None:
         start, worth = 0.0, 1.0
         if parent_phase in self.phases:
             begin, whole, steps = self.phases[parent_phase]
             start, worth = max(self.last, begin), whole / max(1, steps)
-        self.phases[phase_name] = (start, worth, num_steps)
+        self.phases[phase_name] = (start, worth, int(num_steps))
 
-    def step_complete(self, phase_name: str, step: int) -> bool:
+    def step_complete(self, phase_name: str, step: SupportsInt) -> bool:
         start, worth, steps = self.phases[phase_name]
-        self._at(start + worth * (step + 1) / max(1, steps), phase_name)
+        self._at(start + worth * (int(step) + 1) / max(1, steps), phase_name)
         return True
 
     def phase_finish(self, phase_name: str) -> None:

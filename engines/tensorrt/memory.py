@@ -8,6 +8,7 @@ for what a runtime allocates. Runs in: the compiler's process.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import tensorrt as trt
 
@@ -60,7 +61,8 @@ def _kernel_bytes(layer: trt.ILayer) -> int:
     if layer.type not in (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION):
         return 0
     layer.__class__ = trt.IConvolutionLayer if layer.type == trt.LayerType.CONVOLUTION else trt.IDeconvolutionLayer
-    return sum(int(getattr(held, "nbytes", 0)) for held in (layer.kernel, layer.bias))
+    convolution = cast("trt.IConvolutionLayer", layer)
+    return sum(int(getattr(held, "nbytes", 0)) for held in (convolution.kernel, convolution.bias))
 
 
 def _bytes(tensor: trt.ITensor) -> int:
