@@ -30,7 +30,7 @@ log = logging.getLogger("ghostnote")
 
 FLOWING_PERIODS = 16  # audio flows: so many turns of the card since the start
 FEEDS_PER_WATCHDOG = 8
-EXTEND_SECONDS = 15.0  # how long systemd waits for the next sign of a start that waits for its sound card
+EXTEND_SECONDS = 30.0  # how long systemd waits for the next sign of a start that waits for its sound card
 EXTEND_EVERY_SECONDS = 2.0
 
 

@@ -21,7 +21,9 @@ def main(clone: str) -> None:
     sys.path.insert(0, clone)
     from tests.firmware.rig import Rig
 
-    rig = Rig(Path(tempfile.mkdtemp(dir="/run")))
+    folder = Path(tempfile.mkdtemp(dir="/run"))
+    folder.chmod(0o755)
+    rig = Rig(folder)
     NAME.unlink(missing_ok=True)
     NAME.symlink_to(rig.device)
     permit(rig.device)
