@@ -29,9 +29,9 @@ class Drops:
     jam_partner: float = 0.1  # jamming: the partner
     context: float = 0.1  # all of the context
     oldest: float = 0.25  # a random number of the oldest blocks
-    before: float = 0.2  # following: the context, up to a random block, was played by another instrument
+    before: float = 0.4  # the context, up to a random block, was at another level, and often played by another instrument
     heard_context: float = 0.04  # following, per block: the context holds what was heard (prefill) instead of what was made
-    context_noise: float = 0.2  # largest noise on clean latents: the model must live with its own mistakes
+    context_noise: float = 0.3  # largest noise on clean latents: the model must live with its own mistakes
 
 
 @dataclass

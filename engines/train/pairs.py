@@ -21,6 +21,8 @@ from engines.train.corpus import CQT, LOUDNESS, MEL, Rows, Score
 from engines.train.instruments import COMPANIONS, TARGETS, training_phrases
 
 TEMPLATES = ("{}", "{}", "play {}", "the sound of {}", "make it sound like {}", "{} please")
+BEFORE_DB = (-12.0, 5.0)  # level of what sounded before, against what should sound: the player decides, not the past
+CHANGED = 0.5  # share of windows whose words may have changed
 LAGS = (0, 1, 2)  # blocks by which a jamming partner is known late: future visibility of +1, 0 and -1 blocks
 
 
@@ -31,7 +33,7 @@ class Choice:
     score: int
     heard: int  # part index of the guitar
     target: int  # part index
-    before: int  # part index of what sounded before the words changed; often the target itself
+    before: int  # part index of what sounded before; often the target itself
     at: int  # first latent
     lag: int = 0  # latents by which `heard` lies earlier
 
@@ -41,7 +43,7 @@ class Batch:
     """What one training step sees."""
 
     target: Tensor  # (B, T, C) clean latents of what was asked for
-    before: Tensor  # (B, T, C) the same music by what was asked for before
+    before: Tensor  # (B, T, C) the same music at another level, often by what was asked for before
     heard: Tensor  # (B, T, C) latents of the guitar, `lag` latents earlier
     lag: Tensor  # (B,) latents
     jam: Tensor  # (B,) bool: the target accompanies instead of following
@@ -65,7 +67,7 @@ def magnitudes(rows: Tensor) -> Tensor:
 class Pairs:
     """Draws aligned windows from the scores of the splits that it is given."""
 
-    def __init__(self, scores: Sequence[Score], encoder: codec.Encoder, jam_share: float = 0.25) -> None:
+    def __init__(self, scores: Sequence[Score], encoder: codec.Encoder, jam_share: float = 0.2) -> None:
         self.encoder, self.sketch, self.jam_share = encoder, Sketch(), jam_share
         self.scores = list(scores)
         self.following = [i for i, score in enumerate(self.scores) if score.indices("target")]
@@ -88,7 +90,8 @@ class Pairs:
         heard_db = both_db + torch.from_numpy(rng.uniform(-3, 3, count)) if vary else both_db
         target, before, heard = (self._rows(choices, which, length) for which in ("target", "before", "heard"))
         both, own = (10 ** (db.float() / 20) for db in (both_db, heard_db))
-        target, before, heard = louder(target, both), louder(before, both), louder(heard, own)
+        other = both * 10 ** (torch.from_numpy(rng.uniform(*BEFORE_DB, count)).float() / 20) if vary else both
+        target, before, heard = louder(target, both), louder(before, other), louder(heard, own)
         programs = [self.scores[c.score].parts[c.target].program for c in choices]
         prompts = [self.prompts[p][rng.integers(len(self.prompts[p])) if vary else 0] for p in programs]
         return Batch(
@@ -115,6 +118,7 @@ class Pairs:
         guitar = int(rng.choice(score.indices("guitar")))
         others = score.indices("companion" if jam else "target")
         target, before = (int(part) for part in rng.choice(others, 2))
+        before = before if rng.random() < CHANGED else target
         lag = int(rng.choice(LAGS)) * per_block if jam else 0
         at = int(rng.integers(lag, score.latents - length))
         return Choice(index, guitar, target, target if jam else before, at, lag)
