@@ -2,6 +2,7 @@
 #
 #   make demo     play a guitar recording through the shipped engine in real time; results in build/demo
 #   make test     every test except the slow ones (make test-slow for those)
+#   make test-tensorrt  real TensorRT plans without a GPU, and our calls against the signatures of four TensorRTs
 #   make test-system  the service in a container with a real systemd (as root; the first time it makes a Debian, in ~/.cache/ghostnote)
 #   make bench    what a block costs, uncached and cached
 #   make train    render the corpus, train an engine, pack it and evaluate it, all in build/ (hours; resumes where it stopped)
@@ -28,7 +29,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-system bench train evaluate lint clean
+.PHONY: help demo test test-slow test-tensorrt test-system bench train evaluate lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -72,14 +73,28 @@ $(VENV)/.parity: $(VENV)/.test
 	@rm -f $(VENV)/lib/python3*/site-packages/torchaudio/lib/*.so
 	@touch $@
 
+# TensorRT for RTX compiles plans without a GPU. Bindings of other TensorRTs and pycuda's source are there to check types against. Tests
+# that want one of them skip, by name, where it has no wheel for this machine.
+BINDINGS := tensorrt-cu12-bindings==10.3.0 tensorrt-cu12-bindings==10.13.3.9 tensorrt-cu13-bindings==11.4.0.106
+$(VENV)/.tensorrt: pyproject.toml $(VENV)/.test
+	@echo "installing TensorRT for RTX, and what its calls are checked against"
+	@$(PIP) install --editable '.[rtx]' || echo "note: no TensorRT for RTX here; tests that compile plans are skipped"
+	@for one in $(BINDINGS); do $(PIP) install --no-deps --upgrade --target $(VENV)/bindings/$${one##*==} $$one || echo "note: no $$one here"; done
+	@$(PIP) download --no-deps --no-binary :all: --no-build-isolation --dest $(VENV)/bindings/pycuda pycuda==2026.1 \
+		|| echo "note: no source of pycuda here"
+	@touch $@
+
 demo: $(VENV)/.play
 	@$(BIN)/ghostnote demo --out build/demo
 
-test: $(VENV)/.test $(VENV)/.parity
+test: $(VENV)/.test $(VENV)/.parity $(VENV)/.tensorrt
 	@$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test $(VENV)/.tensorrt
 	@$(BIN)/python -m pytest -m slow
+
+test-tensorrt: $(VENV)/.test $(VENV)/.tensorrt
+	@$(BIN)/python -m pytest --durations 5 tests/tensorrt
 
 test-system: $(VENV)/.test
 	@.ci/apt-need $(APT_SYSTEM)
