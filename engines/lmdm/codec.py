@@ -164,7 +164,7 @@ class Encoder(nn.Module):
     def log_mel(self, audio: Tensor) -> Tensor:
         """(B, 1536 + 2048 T) samples -> stacked normalised log-mel (B, T, 512)."""
         re, im = self.spectrum(audio)
-        mel = torch.sqrt(re * re + im * im + 1e-18) @ self.filterbank  # (B, 4T, 128)
+        mel = torch.sqrt((re * re + im * im).clamp(min=1e-18)) @ self.filterbank  # (B, 4T, 128)
         return normalise_mel(mel).unflatten(-2, (-1, STACK)).flatten(-2)
 
     def project(self, log_mel: Tensor, cqt: Tensor) -> Tensor:

@@ -113,6 +113,11 @@ def _with_neighbours(x: Tensor) -> Tensor:
     return x + F.pad(x[:, 1:], (0, 1)) + F.pad(x[:, :-1], (1, 0))
 
 
+def _unit(re: Tensor, im: Tensor) -> Tensor:
+    """What brings each complex number to length 1. A floor, not a sum: runtimes take x + 1e-16 for x, and nothing has no direction."""
+    return torch.rsqrt((re * re + im * im).clamp(min=1e-30))
+
+
 class DecoderState(NamedTuple):
     """What the decoder carries from block to block; the order is that of the graph's inputs and outputs."""
 
@@ -167,7 +172,7 @@ class Decoder(nn.Module):
         magnitudes = torch.cat([old.magnitudes, magnitude])
         re, im = self._griffin_lim(re, im, magnitudes, old.played)
         samples = self._seam(re, im, old.spectra)
-        last = torch.rsqrt(re[-1] ** 2 + im[-1] ** 2 + 1e-24)
+        last = _unit(re[-1], im[-1])
         new = DecoderState(
             latent_rows, frame_rows,
             torch.stack([re[-1] * last, im[-1] * last]),
@@ -181,7 +186,7 @@ class Decoder(nn.Module):
         """Multiplicative updates towards the mel energies that the latents state (Lee and Seung, 2000)."""
         wanted = (denormalise_mel(mel.clamp(max=LOUDEST_MEL)) - MEL_FLOOR).clamp(min=1e-5)
         for _ in range(self.mel_corrections):
-            magnitude = magnitude * ((wanted / (magnitude @ self.bank + 1e-6)) @ self.unbank)
+            magnitude = magnitude * ((wanted / (magnitude @ self.bank).clamp(min=1e-6)) @ self.unbank)
         return magnitude.clamp(min=1e-7)
 
     def _integrate(self, magnitude: Tensor, advance: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,14 +194,14 @@ class Decoder(nn.Module):
         power = ((magnitude / magnitude.amax(1, keepdim=True)) ** 2).clamp(min=QUIETEST_POWER)
         step_re = _with_neighbours(power * (advance[:, 0] * self.turn_cos - advance[:, 1] * self.turn_sin))
         step_im = _with_neighbours(power * (advance[:, 0] * self.turn_sin + advance[:, 1] * self.turn_cos))
-        scale = torch.rsqrt(step_re * step_re + step_im * step_im + 1e-36)
+        scale = _unit(step_re, step_im)
         step_re, step_im = step_re * scale, step_im * scale
         re, im = phase[0:1], phase[1:2]
         rows: list[tuple[Tensor, Tensor]] = []
         for t in range(self.frames):
             a, b = step_re[t : t + 1], step_im[t : t + 1]
             re, im = a * re - b * im, a * im + b * re
-            scale = torch.rsqrt(re * re + im * im + 1e-24)
+            scale = _unit(re, im)
             re, im = re * scale, im * scale
             rows.append((re, im))
         return torch.cat([r for r, _ in rows]), torch.cat([i for _, i in rows])
@@ -210,7 +215,7 @@ class Decoder(nn.Module):
         """One turn: to samples, what was played put back in place, and to spectra again with the wanted magnitudes."""
         samples = self._overlap_add(re, im) * self.window_gain
         re, im = self.spectrum(torch.cat([played, samples[DELAY_FRAMES:]]))
-        scale = magnitudes * torch.rsqrt(re * re + im * im + 1e-16)
+        scale = magnitudes * _unit(re, im)
         return re * scale, im * scale
 
     def _seam(self, re: Tensor, im: Tensor, old_spectra: Tensor) -> Tensor:

@@ -61,9 +61,9 @@ class Sketch(nn.Module):
         parts = []
         for kernel, x in ((self.long, pieces), (self.short, pieces[..., skip:])):
             re, im = F.conv1d(x, kernel).chunk(2, 1)
-            parts.append(torch.sqrt(re * re + im * im + 1e-18))
+            parts.append(torch.sqrt((re * re + im * im).clamp(min=1e-18)))
         heard = audio[:, HISTORY_FRAMES:].unflatten(-1, (-1, LATENT_FRAMES // LOUDNESS_FRAMES, LOUDNESS_FRAMES))
-        return torch.cat(parts, 1).transpose(1, 2), torch.sqrt((heard * heard).mean(-1) + 1e-12)
+        return torch.cat(parts, 1).transpose(1, 2), torch.sqrt((heard * heard).mean(-1).clamp(min=1e-12))
 
     def thin(self, magnitudes: Tensor, loudness: Tensor) -> Tensor:
         """Keep the strongest local peaks and compress: (B, 2T, 64), (B, T, 4) -> sketch (B, T, 132)."""

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from engines.backend import Weights
 from engines.bundle import Bundle, open_engine, read_spec
 from engines.engine import EngineControls
 from engines.lmdm import sampler, sketch
@@ -250,3 +252,20 @@ def test_prompts_of_the_players_own_come_behind_those_of_the_bundle(packed: Pack
         answers.append(engine.generate(block, EngineControls(prompt=prompt)))
     assert np.array_equal(answers[0], answers[1])  # the same embedding
     assert not np.array_equal(answers[1], answers[2])
+
+
+def test_no_graph_adds_what_a_runtime_takes_for_nothing(packed: Packed) -> None:
+    """ONNX Runtime removes `x + 1e-16`; what kept a division from infinity is then gone. Floors are written as clips."""
+    bundle, _, _ = packed(Regime.BLOCK_CAUSAL)
+    weights = Weights.of(bundle)
+    for entry in bundle.manifest.files:
+        if not entry.path.endswith(".onnx"):
+            continue
+        graph = onnx.load_from_string(bundle.read(entry.path)).graph
+        stored = weights.for_graph(entry.path.removesuffix(".onnx"))
+        inside = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name not in stored}
+        for node in graph.node:
+            constants = [{**inside, **stored}[name] for name in node.input if name in inside or name in stored]
+            if node.op_type in ("Add", "Sub"):
+                tiny = [c for c in constants if c.size == 1 and 0 < abs(float(c.ravel()[0])) < 1e-5]
+                assert not tiny, f"{entry.path}, {node.name}: adds {tiny}"
