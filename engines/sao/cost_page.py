@@ -239,8 +239,7 @@ that is not known is refused with one line. Nothing in a file is executed.
 Words go through T5-base, which is not in the checkpoint: `hf download t5-base` where there is a network, or a folder with its
 `config.json`, `model.safetensors` and `tokenizer.json`. At most 64 tokens; pad rows are zero and seen, as in training.
 
-What is not there: a bundle of the full size. Packing and playing know the reference codec only; Oobleck runs in torch, in blocks, and its
-graphs export (this page measured them).
+What is not there: a bundle of the full size. Packing and playing know the reference codec only; Oobleck runs in torch, in blocks.
 
 | claim | tolerance | where |
 |---|---|---|
@@ -260,7 +259,7 @@ The context's cache is one ring; a second context (a bundle waiting for a swap) 
 
 ## Time on one CPU core
 
-ONNX Runtime, float32, one thread; median CPU time of 3 runs on a shared machine (Zen 4, 2 cores): ratios are good to 20-30 %. Working
+torch, float32, one thread; median CPU time of 3 runs on a shared machine (Zen 4, 2 cores): ratios are good to 20-30 %. Working
 memory is the most that a pass held beyond weights, inputs and outputs. The last column is time over how long the block sounds.
 
 {passes}
