@@ -121,7 +121,17 @@ def boot(folder: Path) -> Iterator[Container]:
     try:
         alone = ["--quiet", "--register=no", "--keep-unit", "--private-network", "--capability=CAP_IPC_LOCK,CAP_SYS_NICE"]
         alone += ["--rlimit=RTPRIO=95", "--rlimit=MEMLOCK=infinity", "--rlimit=NICE=40"] if may_raise_limits() else []
-        nspawn = ["systemd-nspawn", *alone, f"--directory={tree}", f"--bind={share}:/host", "--boot", "systemd.show_status=0"]
+        nspawn = [
+            "setpriv",
+            "--pdeathsig",
+            "TERM",
+            "systemd-nspawn",
+            *alone,
+            f"--directory={tree}",
+            f"--bind={share}:/host",
+            "--boot",
+            "systemd.show_status=0",
+        ]
         with (folder / "console.log").open("wb") as console:
             process = subprocess.Popen(nspawn, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         try:
