@@ -28,7 +28,7 @@ ALONE_FP32 = World(precision=Precision.FP32)
 def under_torchrun(out: Path, processes: int, *arguments: str) -> None:
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, "-m", *launch, "-m", "tests.train.runs", str(out), *arguments]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 
