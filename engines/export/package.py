@@ -57,6 +57,8 @@ class Recipe:
     spacing: Spacing
     guidance: float
     use_partner: bool
+    ping_pong: bool = False
+    regression: bool = False
 
 
 def load_codec(path: Path) -> SpectrumNet:
@@ -111,7 +113,7 @@ def manifest_of(recipe: Recipe, model: LMDM, parity: dict[str, dict[str, float]]
     spec = EngineSpec(recipe.name, codec.SAMPLE_RATE, block_frames, decoder.DELAY_FRAMES, tuple(names), recipe.steps, MAX_STEPS)
     facts = {
         "config": asdict(model.config), "spacing": recipe.spacing.value, "guidance": recipe.guidance, "use_partner": recipe.use_partner,
-        "history_frames": sketch.HISTORY_FRAMES, "partner_in_context": True,
+        "ping_pong": recipe.ping_pong, "regression": recipe.regression, "history_frames": sketch.HISTORY_FRAMES, "partner_in_context": True,
         "decoder_state": list(DecoderState._fields), "parameters": count(model),
     }
     head = {"kind": "lmdm", "name": recipe.name, "release": recipe.release, "created": recipe.created, "licences": list(LICENCES)}
@@ -146,9 +148,14 @@ def main() -> None:
     parser.add_argument("--spacing", choices=[s.value for s in Spacing], default=Spacing.EVEN.value)
     parser.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
     parser.add_argument("--partner", action=argparse.BooleanOptionalAction, default=True, help="tell what was heard beside its sketch")
+    parser.add_argument("--ping-pong", action="store_true", help="fresh noise between steps: for post-trained models")
+    parser.add_argument("--regression", action="store_true", help="the baseline that was trained without noise")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = Recipe(args.name, args.release, args.created, args.steps, Spacing(args.spacing), args.guidance, args.partner)
+    spacing = Spacing(args.spacing)
+    recipe = Recipe(
+        args.name, args.release, args.created, args.steps, spacing, args.guidance, args.partner, args.ping_pong, args.regression
+    )
     names = [name_of(p) for p in INSTRUMENTS] + [words for p in INSTRUMENTS for words in held_out_phrases(p)]
     model = checkpoint.load_model(args.model)
     files, parity = build_files(model, load_codec(args.codec), [text.encode(name) for name in names])

@@ -97,6 +97,7 @@ class LmdmFacts:
     history_frames: int  # samples of input that the analysis reaches back to
     decoder_state: tuple[str, ...]  # names of the decode graph's state, in order
     partner_in_context: bool  # whether clean blocks, too, carry what was known of the partner
+    regression: bool  # a baseline that was trained without noise, and starts from none
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> LmdmFacts:
@@ -104,8 +105,8 @@ class LmdmFacts:
         state = tuple(facts["decoder_state"])
         spacing, guidance = sampler.Spacing(facts["spacing"]), float(facts["guidance"])
         ping_pong, partner = bool(facts.get("ping_pong", False)), bool(facts["use_partner"])
-        in_context = bool(facts.get("partner_in_context", False))
-        return cls(config, spacing, ping_pong, guidance, partner, int(facts["history_frames"]), state, in_context)
+        in_context, regression = bool(facts.get("partner_in_context", False)), bool(facts.get("regression", False))
+        return cls(config, spacing, ping_pong, guidance, partner, int(facts["history_frames"]), state, in_context, regression)
 
 
 class StreamingEngine:
@@ -214,7 +215,7 @@ class StreamingEngine:
         """Noise -> one clean block (1, N, C)."""
         state, times = self.state, sampler.schedule(steps, self.facts.spacing)
         shape = (self.config.block_latents, self.config.latent_channels)
-        x = sampler.block_noise(state.seed, state.block, 0, shape)[None]
+        x = sampler.block_noise(state.seed, state.block, 0, shape)[None] * np.float32(not self.facts.regression)
         if self.config.regime is Regime.ENC_DEC:
             self._commit_pending()
         if (clean := self._denoise_at_once(x, known, told, steps)) is not None:

@@ -30,7 +30,7 @@ from engines.lmdm.stream import StreamingEngine
 from engines.train import clips, codec_check, metrics, timbre
 from engines.train.instruments import HELD_OUT, TARGETS, held_out_phrases, name_of
 from engines.train.notes import Activations, NoteDetector, note_f
-from engines.train.report import Evaluation, Example, Row, Silence, TripRow, write
+from engines.train.report import SYSTEMS, Evaluation, Example, Row, Silence, TripRow, write
 
 Samples = NDArray[np.float32]
 
@@ -147,6 +147,7 @@ class Evaluator:
     ears: Ears
     trip: codec_check.RoundTrip | None
     result: Evaluation
+    embeddings: dict[tuple[str, str], list[NDArray[np.float64]]] = field(default_factory=dict)  # by split and system
 
     def split(self, data: Path, split: str) -> None:
         """Unseen scores: the engine, the baselines, and the ceilings."""
@@ -159,6 +160,20 @@ class Evaluator:
             cases[program, score.name] = case, answer
             self._baselines(case, answer, score.targets[program])
         self._shuffled(cases, prompts)
+        true = self._embedded(split, "true target")
+        self.result.frechet |= {(split, system): metrics.frechet(self._embedded(split, system), true) for system in SYSTEMS}
+
+    def _embedded(self, split: str, system: str) -> NDArray[np.float64]:
+        """The judge's embeddings of all loud windows of a system, (rows, 64)."""
+        rows = self.embeddings.get((split, system), [])
+        return np.concatenate(rows) if rows else np.zeros((0, 64))
+
+    def _judge(self, case: Case, system: str, heard: Heard) -> None:
+        """One signal into the result, as a row and as embeddings."""
+        self.result.rows.append(case.row(self.ears, system, heard))
+        loud = timbre.loud(case.truth.mel)
+        windows = self.ears.judge.embed(heard.mel)[: len(loud)]
+        self.embeddings.setdefault((case.split, system), []).append(windows[loud[: len(windows)]].double().numpy())
 
     def _case(self, split: str, score: clips.Score, turn: int, program: int, prompt: int) -> tuple[Case, Heard]:
         guitar = score.guitar(turn)
@@ -168,7 +183,7 @@ class Evaluator:
         unseen = self.player.unseen_wordings()
         if program in unseen:
             again = self.ears.hear(self.player.answer(played, unseen[program]))
-            self.result.rows.append(case.row(self.ears, "engine, unseen wording", again))
+            self._judge(case, "engine, unseen wording", again)
         if self.result.example is None:
             self.result.example = Example(name_of(guitar), name_of(program), case.player.mel, answer.mel, case.truth.mel)
         return case, answer
@@ -178,7 +193,8 @@ class Evaluator:
         systems = {"engine": answer, "true target": case.truth, "copy of the input": case.player, "mean spectrum": Heard(mean, None)}
         if self.trip:
             systems["true target through the codec"] = self.ears.hear(self.trip(truth))
-        self.result.rows += [case.row(self.ears, system, heard) for system, heard in systems.items()]
+        for system, heard in systems.items():
+            self._judge(case, system, heard)
 
     def _shuffled(self, cases: dict[tuple[int, str], tuple[Case, Heard]], programs: Iterable[int]) -> None:
         """The same prompt, but the answer to another score: what following nobody would give."""
@@ -186,7 +202,7 @@ class Evaluator:
             pairs = [pair for (p, _), pair in cases.items() if p == program]
             for (case, own), (_, other) in zip(pairs, pairs[1:] + pairs[:1], strict=True):
                 if other is not own:
-                    self.result.rows.append(case.row(self.ears, "shuffled conditioning", other))
+                    self._judge(case, "shuffled conditioning", other)
 
     def sweep(self, data: Path) -> None:
         """The same clips at other numbers of denoising steps."""

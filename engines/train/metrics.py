@@ -80,6 +80,15 @@ def energy_db(mel: Tensor) -> float:
     return 10 * math.log10(float((codec.denormalise_mel(mel) - codec.MEL_FLOOR).clamp(min=0).square().mean()) + 1e-12)
 
 
+def frechet(made: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
+    """Fréchet distance of the normal distributions of two sets of embeddings (rows, D), as in FAD (Kilgour et al., 2019)."""
+    if min(len(made), len(wanted)) < 2:
+        return float("nan")
+    (a, s), (b, t) = ((rows.mean(0), np.cov(rows, rowvar=False)) for rows in (made, wanted))
+    common = np.sqrt(np.linalg.eigvals(s @ t).real.clip(min=0)).sum()  # the trace of the matrix root of s t
+    return float((a - b) @ (a - b) + np.trace(s + t) - 2 * common)
+
+
 @dataclass(frozen=True)
 class Minute:
     """One minute of a long rollout."""

@@ -104,12 +104,14 @@ def hidden(count: int, drops: Drops, blocks: int, visible: Tensor, per_block: in
     return bias[:, None]
 
 
-def pack(batch: Batch, drops: Drops, visible: Tensor, blocks: int, per_block: int, rng: torch.Generator) -> Packed:
-    """Noise, drop and mask a batch."""
+def pack(
+    batch: Batch, drops: Drops, visible: Tensor, blocks: int, per_block: int, rng: torch.Generator, regression: bool = False
+) -> Packed:
+    """Noise, drop and mask a batch. For plain regression there is no noise: the target is to be told from what is known at once."""
     count = len(batch.target)
     clean, told = context(batch, drops, blocks, per_block, rng), Told.draw(batch, drops, per_block, rng)
-    times = noise_levels(rng, (count, blocks))
-    noise = torch.randn(batch.target.shape, generator=rng)
+    times = torch.ones(count, blocks) if regression else noise_levels(rng, (count, blocks))
+    noise = torch.zeros_like(batch.target) if regression else torch.randn(batch.target.shape, generator=rng)
     t = times.repeat_interleave(per_block, 1)[..., None]
     worded = (torch.rand(count, generator=rng) >= drops.text).float()
     return Packed(

@@ -52,6 +52,7 @@ class Recipe:
     weight_decay: float = 0.01
     ema: float = 0.999
     cool_down: float = 0.25  # last share of the steps, over which the learning rate falls; before, a run may be made longer
+    regression: bool = False  # the baseline of the same size: no noise, one step
     drops: Drops = field(default_factory=Drops)
     seed: int = 0
 
@@ -126,7 +127,7 @@ class Trainer:
         recipe, per_block = self.recipe, self.model.config.block_latents
         batch = self.pairs.batch(np.random.default_rng([recipe.seed, draw]), recipe.batch, recipe.blocks * per_block, per_block)
         chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + draw)
-        packed = pack(batch, recipe.drops, self.visible, recipe.blocks, per_block, chance)
+        packed = pack(batch, recipe.drops, self.visible, recipe.blocks, per_block, chance, recipe.regression)
         with self.world.autocast():
             return loss_of(self.model, self.world.here(packed), self.rotation)
 
@@ -206,6 +207,7 @@ def main() -> None:
     parser.add_argument("--init-from", type=Path, metavar="CHECKPOINT", help="fine-tune Stable Audio Open Small; sizes are its own")
     parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--batch", type=int, default=8, help="windows per batch")
+    parser.add_argument("--regression", action="store_true", help="train the baseline instead: no noise, one step")
     parser.add_argument("--every", type=int, default=500)
     distributed.add_arguments(parser)
     args = parser.parse_args()
@@ -218,7 +220,8 @@ def main() -> None:
 def train(args: argparse.Namespace) -> None:
     world = distributed.join(args)
     torch.manual_seed(0)
-    model, recipe = start(args), Recipe(args.steps, args.batch, learning_rate=FINE_TUNING_RATE if args.init_from else Recipe.learning_rate)
+    rate = FINE_TUNING_RATE if args.init_from else Recipe.learning_rate
+    model, recipe = start(args), Recipe(args.steps, args.batch, learning_rate=rate, regression=args.regression)
     facts = {"parameters": sum(p.numel() for p in model.parameters())}
     if args.dry_run:
         trainer = Trainer(model, recipe, Imagined(model.config), args.out, world)

@@ -92,6 +92,7 @@ class Evaluation:
     codec: list[TripRow] = field(default_factory=list)
     block_ms: list[float] = field(default_factory=list)
     steps_ms: dict[str, list[float]] = field(default_factory=dict)  # CPU time of a block by number of denoising steps
+    frechet: dict[tuple[str, str], float] = field(default_factory=dict)  # by split and system, against the true targets
     example: Example | None = None
 
     def values(self, split: str, system: str, measure: str, **where: str) -> metrics.Interval:
@@ -147,8 +148,8 @@ def systems(result: Evaluation, split: str) -> str:
     for system in SYSTEMS:
         values = [result.values(split, system, measure) for measure in measures]
         if not all(math.isnan(value.mean) for value in values):
-            rows.append([system, *map(bounds, values)])
-    return table(("", "note-F, player", "note-F, target", "timbre", "log-mel dB"), rows)
+            rows.append([system, *map(bounds, values), number(result.frechet.get((split, system), math.nan), 1)])
+    return table(("", "note-F, player", "note-F, target", "timbre", "log-mel dB", "Fréchet distance"), rows)
 
 
 def instruments(result: Evaluation, split: str) -> str:
@@ -228,13 +229,15 @@ def cost(result: Evaluation) -> str:
 METHOD = """\
 - **note-F**: frame-wise F-measure of the notes that basic-pitch hears (activation > 0.4), after the delay is taken off. Against the
   player it says how well the engine follows; the true target's own value is the ceiling, because other instruments ring otherwise.
-- **timbre**: a small classifier on one-second windows of codec latents, trained on true renderings of the training scores only; ten
-  instruments and "guitar". Only windows in which the true target (or the real guitar) sounds are counted.
+- **timbre**: a small classifier on one-second windows of codec latents, trained on true renderings of the training scores only; all
+  instruments that can be asked for and "guitar". Only windows in which the true target (or the real guitar) sounds are counted.
 - **log-mel dB**: mean absolute difference from the true target. It rewards the average of all plausible answers, so it never ranks
   engines or step counts by itself.
 - **drift**: the same 30 seconds are played over and over; the figure is the largest change of the mean log-mel of any minute against the
   first. It counts every band and every rest alike, so it sees what energy alone would not.
 - Scores are unseen; *cross* is also another soundfont, for guitars and targets, on which the classifier itself is less sure.
+- **Fréchet distance**: between normal distributions fitted to what the timbre judge makes of one-second windows of a system and of the true
+  targets (its 64 hidden units: made for this judge, not comparable with figures from elsewhere).
 - Brackets: 95 % bootstrap interval over scores (or recordings). Every input is brought to the same RMS level.
 - *Shuffled conditioning* is the engine's answer to another score with the same prompt. *Mean spectrum* is the target instrument's mean
   log-mel, held; it has no notes.
@@ -317,6 +320,7 @@ def as_json(result: Evaluation) -> str:
         "engine": result.address, "steps": result.steps, "seed": result.seed, "command": result.command, "spec": asdict(result.spec),
         "judge_accuracy": result.judge_accuracy, "judge_accuracy_cross": result.judge_accuracy_cross,
         "summary": {"timbre": timbre, "note_share": result.note_share(), "drift_db": result.drift_db()},
+        "frechet": {f"{split}, {system}": value for (split, system), value in result.frechet.items()},
         "rows": [asdict(row) for row in result.rows],
         "drift": {name: [asdict(minute) for minute in rollout] for name, rollout in result.drift.items()},
         "silence": [asdict(row) for row in result.silence],

@@ -79,6 +79,11 @@ class Judge(nn.Module):
         return self(self.features(mel)).argmax(1)
 
     @torch.inference_mode()
+    def embed(self, mel: Tensor) -> Tensor:
+        """Stacked log-mel (T, 512) -> what the judge makes of each window before it decides (B, 64)."""
+        return self.layers[:2]((self.features(mel) - self.centre) / self.spread)
+
+    @torch.inference_mode()
     def log_mel(self, audio: NDArray[np.float32]) -> Tensor:
         """(N,) samples at 44.1 kHz -> stacked log-mel (T, 512); what is left over is dropped. In pieces, to save memory."""
         count = len(audio) // codec.LATENT_FRAMES * codec.LATENT_FRAMES

@@ -219,3 +219,12 @@ def test_modules_open_without_a_corpus(tmp_path: Path) -> None:
     from engines.train import clips
 
     assert clips.scores(tmp_path, "val", 3, 5.0) == []
+
+
+def test_frechet_distance_is_that_of_two_normal_distributions() -> None:
+    rng = np.random.default_rng(0)
+    same, other = rng.standard_normal((2, 20_000, 3))
+    assert metrics.frechet(same, same) == pytest.approx(0, abs=1e-6)
+    shifted = 2 * other + np.array([3.0, 0.0, 0.0])
+    assert metrics.frechet(shifted, same) == pytest.approx(9 + 3, rel=0.05)  # mean: 3^2; deviation: 3 (2 - 1)^2
+    assert np.isnan(metrics.frechet(same[:1], same))

@@ -1,0 +1,88 @@
+"""What a training example is told, and what is kept from it."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
+
+from engines.lmdm import visibility  # noqa: E402
+from engines.lmdm.config import PRESETS  # noqa: E402
+from engines.lmdm.sketch import CHANNELS, PEAKS  # noqa: E402
+from engines.train.packing import Drops, Told, context, pack  # noqa: E402
+from engines.train.pairs import Batch  # noqa: E402
+
+BLOCKS, PER_BLOCK, COUNT = 4, 8, 400
+LENGTH = BLOCKS * PER_BLOCK
+
+
+def batch(jam: bool, lag: int = 0) -> Batch:
+    draw = torch.Generator().manual_seed(0)
+    latents = lambda value: torch.full((COUNT, LENGTH, 5), value)  # noqa: E731
+    sketch = torch.rand(COUNT, LENGTH, CHANNELS, generator=draw)
+    return Batch(
+        latents(1.0), latents(2.0), latents(3.0), torch.full((COUNT,), lag), torch.full((COUNT,), jam),
+        sketch, torch.ones(COUNT, 16, 7), torch.ones(COUNT, 7),
+    )
+
+
+def told(jam: bool, lag: int = 0) -> Told:
+    return Told.draw(batch(jam, lag), Drops(), PER_BLOCK, torch.Generator().manual_seed(1))
+
+
+def test_a_partner_is_known_only_beside_a_whole_sketch_or_none() -> None:
+    following = told(jam=False)
+    presence, partner = following.sketch[:, 0, 0], following.partner[:, 0, 0]
+    assert set(partner.tolist()) == {0.0, 1.0}
+    assert (presence[partner > 0] == 1).all()
+    assert 0.05 < (presence == 0).float().mean() < 0.2
+    assert 0.15 < ((presence > 0) & (presence < 1)).float().mean() < 0.35
+
+
+def test_what_is_absent_is_zero_throughout() -> None:
+    for one in (told(jam=False), told(jam=True, lag=PER_BLOCK)):
+        for rows in (one.sketch, one.partner):
+            gone = rows[:, 0, 0] == 0
+            assert gone.any()
+            assert not rows[gone].any()
+
+
+def test_straying_keeps_fewer_peaks_the_farther_it_goes() -> None:
+    following = told(jam=False).sketch
+    peaks = (following[:, 0, 1:65] > 0).sum(1)
+    presence = following[:, 0, 0]
+    assert (peaks[presence == 1] == PEAKS).all()
+    part = (presence > 0) & (presence < 1)
+    assert (peaks[part] <= PEAKS).all()
+    assert (peaks[part] == torch.ceil(PEAKS * presence[part] - 1e-6)).all()
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2])
+def test_jamming_has_no_sketch_and_says_how_late_its_partner_is(lag: int) -> None:
+    jam = told(jam=True, lag=lag * PER_BLOCK)
+    assert not jam.sketch.any()
+    known = jam.partner[:, 0, 0][jam.partner[:, 0, 0] > 0]
+    assert len(known) > 0.8 * COUNT
+    torch.testing.assert_close(known, torch.full_like(known, 1 / (1 + lag)))
+
+
+def test_the_context_may_be_of_before_but_only_its_beginning() -> None:
+    clean = context(batch(jam=False), Drops(context_noise=0.0, heard_context=0.0), BLOCKS, PER_BLOCK, torch.Generator().manual_seed(2))
+    first, last = clean[:, 0, 0], clean[:, -1, 0]
+    assert set(first.tolist()) == {1.0, 2.0}
+    assert 0.25 < (first == 2).float().mean() < 0.5
+    assert ((last == 2) <= (first == 2)).all()
+    assert not (context(batch(jam=True), Drops(context_noise=0.0), BLOCKS, PER_BLOCK, torch.Generator()) == 3).any()
+
+
+def test_regression_has_no_noise_and_aims_at_the_clean_latents() -> None:
+    config = PRESETS["tiny"]
+    visible = visibility.packed(config, BLOCKS)
+    one = batch(jam=False)
+    per_block = config.block_latents
+    keep = BLOCKS * per_block
+    short = Batch(*(v[:, :keep] if v.dim() == 3 and v.shape[1] == LENGTH else v for v in vars(one).values()))
+    packed = pack(short, Drops(), visible, BLOCKS, per_block, torch.Generator().manual_seed(3), regression=True)
+    assert not packed.noisy.any()
+    torch.testing.assert_close(packed.velocity, -short.target)
+    assert (packed.times == 1).all()
