@@ -101,7 +101,7 @@ def show_backends(console: Console, found: dict[str, Any]) -> None:
     base = found["present"][DEFAULT]
     for name, cost in found["present"].items():
         times = f"{base['wall_ms'] / cost['wall_ms']:.2f}x  (CPU {base['cpu_ms'] / max(cost['cpu_ms'], 1e-3):.2f}x)"
-        right = "as packed" if cost["right"] else "not compared, or wrong"
+        right = {True: "as packed", False: "[bold red]wrong[/]", None: "the bundle has none"}[cost["right"]]
         table.add_row(name, f"{cost['wall_ms']:.1f} ms", f"{cost['cpu_ms']:.1f} ms", times, right)
     for name, reason in found["absent"].items():
         table.add_row(name, "-", "-", "-", reason.replace("[", r"\["), style="dim")
