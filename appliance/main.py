@@ -44,6 +44,7 @@ TICK_MS = 10  # how late a control event may be applied
 MEASURE_SECONDS = 1.0
 HANG_SECONDS = 1.5  # audio that makes no progress for so long is as good as dead (a card that vanished can leave a read hanging)
 HANG_AT_START_SECONDS = 10.0  # ... except while it opens the card
+DRY_FIRST_SECONDS = 2.0  # so long the engine's start waits for the first sound, which has the processor for itself until then
 ENGINE_PATIENCE_SECONDS = 120.0  # for an engine that must be ready before anything plays
 NOTES = 20  # lines of the children that the report keeps
 CANNOT_OPEN = 2  # exit code of a child that has already said, in one line, what it can't open
@@ -134,13 +135,11 @@ class Supervisor:
         return collect(self.memory, session)
 
     def _start(self) -> None:
-        if not self.options.wait_for_engine:
-            self._start_audio()
-        self.slot.start()
         if self.options.wait_for_engine:
+            self.slot.start()
             self._await_engine()
-            if not self.stopping:
-                self._start_audio()
+        if not self.stopping:
+            self._start_audio()
 
     def _start_audio(self) -> None:
         self.audio.start()
@@ -211,6 +210,8 @@ class Supervisor:
         return now - self._progress_at > (HANG_AT_START_SECONDS if self._opening else HANG_SECONDS)
 
     def _follow_slot(self) -> None:
+        if self.slot.state is SlotState.EMPTY and self._dry_sound_had_its_chance():
+            self.slot.start()
         before = self.slot.state
         self._listen(self.slot.child)
         state = self.slot.watch()
@@ -223,6 +224,10 @@ class Supervisor:
             self.startup_seconds = time.monotonic() - self._began
             extra = about("engine-ready", engine=self.spec.name, seconds=self.startup_seconds)
             log.info("engine %s is ready after %.1f s", self.spec.name, self.startup_seconds, extra=extra)
+
+    def _dry_sound_had_its_chance(self) -> bool:
+        """An engine that loads would take the processor from an audio process that starts: guitar first."""
+        return self.counters.get(Counter.PERIODS) > 0 or time.monotonic() - self._began > DRY_FIRST_SECONDS
 
     def _listen(self, child: Child) -> None:
         for line in child.lines():
