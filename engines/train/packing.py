@@ -23,15 +23,15 @@ class Drops:
     """How often a training example lacks something, or has something else in its place."""
 
     text: float = 0.08
-    sketch: float = 0.12  # following: the sketch altogether
-    stray: float = 0.25  # following: part of the sketch, a random share of it
+    sketch: float = 0.08  # following: the sketch altogether
+    stray: float = 0.15  # following: part of the sketch, a random share of it
     partner: float = 0.5  # following: the latents of what was heard, which are known only beside a whole sketch
     jam_partner: float = 0.1  # jamming: the partner
     context: float = 0.1  # all of the context
     oldest: float = 0.25  # a random number of the oldest blocks
-    before: float = 0.4  # the context, up to a random block, was at another level, and often played by another instrument
+    before: float = 0.3  # the context, up to a random block, was at another level, and often played by another instrument
     heard_context: float = 0.04  # following, per block: the context holds what was heard (prefill) instead of what was made
-    context_noise: float = 0.3  # largest noise on clean latents: the model must live with its own mistakes
+    context_noise: float = 0.2  # largest noise on clean latents: the model must live with its own mistakes
 
 
 @dataclass

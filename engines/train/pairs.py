@@ -21,7 +21,7 @@ from engines.train.corpus import CQT, LOUDNESS, MEL, Rows, Score
 from engines.train.instruments import COMPANIONS, TARGETS, training_phrases
 
 TEMPLATES = ("{}", "{}", "play {}", "the sound of {}", "make it sound like {}", "{} please")
-BEFORE_DB = (-12.0, 5.0)  # level of what sounded before, against what should sound: the player decides, not the past
+BEFORE_DB = (-9.0, 6.0)  # level of what sounded before, against what should sound: the player decides, not the past
 CHANGED = 0.5  # share of windows whose words may have changed
 LAGS = (0, 1, 2)  # blocks by which a jamming partner is known late: future visibility of +1, 0 and -1 blocks
 
@@ -67,7 +67,7 @@ def magnitudes(rows: Tensor) -> Tensor:
 class Pairs:
     """Draws aligned windows from the scores of the splits that it is given."""
 
-    def __init__(self, scores: Sequence[Score], encoder: codec.Encoder, jam_share: float = 0.2) -> None:
+    def __init__(self, scores: Sequence[Score], encoder: codec.Encoder, jam_share: float = 0.15) -> None:
         self.encoder, self.sketch, self.jam_share = encoder, Sketch(), jam_share
         self.scores = list(scores)
         self.following = [i for i, score in enumerate(self.scores) if score.indices("target")]

@@ -35,8 +35,8 @@ def test_a_partner_is_known_only_beside_a_whole_sketch_or_none() -> None:
     presence, partner = following.sketch[:, 0, 0], following.partner[:, 0, 0]
     assert set(partner.tolist()) == {0.0, 1.0}
     assert (presence[partner > 0] == 1).all()
-    assert 0.05 < (presence == 0).float().mean() < 0.2
-    assert 0.15 < ((presence > 0) & (presence < 1)).float().mean() < 0.35
+    assert 0.03 < (presence == 0).float().mean() < 0.15
+    assert 0.08 < ((presence > 0) & (presence < 1)).float().mean() < 0.25
 
 
 def test_what_is_absent_is_zero_throughout() -> None:
@@ -70,7 +70,7 @@ def test_the_context_may_be_of_before_but_only_its_beginning() -> None:
     clean = context(batch(jam=False), Drops(context_noise=0.0, heard_context=0.0), BLOCKS, PER_BLOCK, torch.Generator().manual_seed(2))
     first, last = clean[:, 0, 0], clean[:, -1, 0]
     assert set(first.tolist()) == {1.0, 2.0}
-    assert 0.25 < (first == 2).float().mean() < 0.5
+    assert 0.2 < (first == 2).float().mean() < 0.4
     assert ((last == 2) <= (first == 2)).all()
     assert not (context(batch(jam=True), Drops(context_noise=0.0), BLOCKS, PER_BLOCK, torch.Generator()) == 3).any()
 
