@@ -60,7 +60,7 @@ $(VENV)/.apt: pyproject.toml $(VENV)/.base
 
 $(VENV)/.test: pyproject.toml $(VENV)/.apt $(VENV)/.train
 	@echo "installing what the tests need"
-	@$(PIP) install --use-pep517 --editable '.[demo,device,openvino,train,dev]'
+	@$(PIP) install --use-pep517 --editable '.[demo,device,midi,openvino,train,dev]'
 	@touch $@
 
 # stable-audio-tools, against which Stable Audio Open's layout is tested, pins Python, torch and numpy to old versions that these tests do
