@@ -131,8 +131,8 @@ def test_the_order_of_calls(packed: Packed, kernels: ctypes.CDLL) -> None:
     """Once everything is allocated: one letter, K plans with the sampler between them, one wait; nothing is allocated again."""
     engine = pair(packed(Regime.BLOCK_CAUSAL)[0], kernels, capture=False)[1]
     blocks = guitar(5, engine.spec.block_frames)
-    for block in blocks[:3]:
-        engine.generate(block, EngineControls())
+    for block, steps in zip(blocks, (3, 1, 3), strict=False):
+        engine.generate(block, EngineControls(steps=steps))
     rows = ["first", "commit", "commit", "mix"]
     end = ["fetch", "fetch", "fetch", "wait"]
     assert denoising(engine, blocks[3], EngineControls(steps=3)) == ["send", "copy", *rows, "step", "mix", "step", "mix", *end]
