@@ -54,21 +54,13 @@ def find_prompt(wish: str | float, spec: EngineSpec) -> int:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """A prompt as the player put it: the engine at hand may not know it, another one may."""
-
-    words: str = ""
-    embedding: str = ""
-
-
-@dataclass(frozen=True)
 class Memento:
     """Everything that a press can change, to take it back."""
 
     values: dict[Control, float]
     tempo: TapTempo
     subdivision: Subdivision
-    wishes: dict[str, Wish]
+    wishes: dict[str, str]
     place: Place
 
 
@@ -78,7 +70,7 @@ class Player:
     def __init__(self, controls: Controls, fit: Fit) -> None:
         self.controls, self.fit, self.spec = controls, fit, fit.spec
         self.tempo, self.subdivision = TapTempo(), Subdivision.QUARTER
-        self.wishes = dict.fromkeys(PROMPTS, Wish())
+        self.wishes = dict.fromkeys(PROMPTS, "")  # prompts as the player put them: another engine may know what this one does not
         self.place = Place(1, 1)  # of the preset that was chosen last
         self.tuning = Tuning.MUTE  # what `tuner` turns on
         self._rules = rules_of(ControlsConfig)
@@ -168,13 +160,10 @@ class Player:
 
     def sound(self) -> Sound:
         """All that a preset keeps of how it sounds now."""
-        first, second = self.wishes["prompt"], self.wishes["second_prompt"]
         knobs = {name: round(self.controls.get(control), 6) for name, control in KNOBS.items()}
         return Sound(
-            prompt=first.words,
-            second_prompt=second.words,
-            prompt_embedding=first.embedding,
-            second_prompt_embedding=second.embedding,
+            prompt=self.wishes["prompt"],
+            second_prompt=self.wishes["second_prompt"],
             delay_ms=round(self.delay_ms, 3),
             subdivision=self.subdivision.label,
             jam=self.on("jam"),
@@ -192,9 +181,9 @@ class Player:
         self._new_delay(sound.delay_ms)
         refused = []
         for name in PROMPTS:
-            self.wishes[name] = Wish(getattr(sound, name), getattr(sound, f"{name}_embedding"))
+            self.wishes[name] = getattr(sound, name)
             try:
-                self.controls.set(PROMPTS[name], find_prompt(self.wishes[name].words or 0, self.spec))
+                self.controls.set(PROMPTS[name], find_prompt(self.wishes[name] or 0, self.spec))
             except ConfigError as error:
                 refused.append(str(error))
         return refused
@@ -230,7 +219,7 @@ class Player:
     def _prompt(self, name: str, wish: str | float) -> None:
         index = find_prompt(wish, self.spec)
         self.controls.set(PROMPTS[name], index)
-        self.wishes[name] = Wish(self.spec.prompts[index])
+        self.wishes[name] = self.spec.prompts[index]
 
     def _new_delay(self, delay_ms: float) -> None:
         """A delay that was not tapped: it is the beat from now on."""

@@ -25,7 +25,6 @@ from appliance.tempo import Subdivision
 BANKS, SLOTS = 32, 4
 PROGRAMS = BANKS * SLOTS  # as many as MIDI has numbers for
 _WORDS = "the words of a prompt"
-_EMBEDDING = "the name of a file beside the presets, or empty"
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,6 @@ class Sound:
 
     prompt: str = text("", _WORDS)
     second_prompt: str = text("", _WORDS)
-    prompt_embedding: str = text("", _EMBEDDING)
-    second_prompt_embedding: str = text("", _EMBEDDING)
     delay_ms: float = number(0.0, 0.0, MAX_DELAY_MS + 1_000)  # the rings hold a little more than can be asked for
     subdivision: str = choice(Subdivision.QUARTER.label, *(one.label for one in Subdivision))
     mix: float = number(0.5, 0.0, 1.0)

@@ -34,7 +34,7 @@ REPO = Path(__file__).parents[2]
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 shares = st.floats(0, 1).map(lambda share: round(share, 6))
 sounds = st.builds(
-    Sound, prompt=words, second_prompt=words, prompt_embedding=words, delay_ms=st.floats(0, 6000),
+    Sound, prompt=words, second_prompt=words, delay_ms=st.floats(0, 6000),
     subdivision=st.sampled_from(["1/4", "1/8t"]),
     mix=shares, repeats=shares.map(lambda share: share * 0.95), level=shares, tone=shares, morph=shares, stray=shares, jam=st.booleans(),
     steps=st.integers(0, 16),
