@@ -1,4 +1,4 @@
-"""One build in a process of its own: at the lowest priority and within a bound of memory, so that a pedal that plays meanwhile goes on.
+"""One build in a process of its own: at low priority and within a bound of memory, so that a pedal that plays meanwhile goes on.
 
 A job comes as JSON on stdin, the answer goes as JSON to stdout, the progress bar to stderr. A compiler that crashes ends this process and
 nothing else. Runs in: the compiler's process, started by engines.tensorrt.compile.
@@ -21,7 +21,7 @@ from engines.backend import BackendError
 from engines.tensorrt import api
 from engines.tensorrt.sidecar import Target
 
-NICENESS = 19
+NICENESS = 10
 COLUMNS = (TextColumn("{task.description:>8}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.fields[phase]}"))
 
 
