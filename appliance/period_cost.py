@@ -65,7 +65,7 @@ def measure_period_cost(frames: int = 128, periods: int = 20_000, channels: int 
 
 
 def measure_multiplication(frames: int = 128, times: int = 20_000) -> float:
-    """CPU microseconds of the smallest thing that a period is made of: one product of two periods. What a period costs is told against it."""
+    """CPU microseconds of the smallest thing that a period is made of, one product: what a period costs is told against it."""
     one, other, product = (np.full(frames, value, np.float32) for value in (0.5, 2.0, 0.0))
     began_ns = time.process_time_ns()
     for _ in range(times):
