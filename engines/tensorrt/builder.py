@@ -130,7 +130,8 @@ def _build(onnx: Path, settings: Settings, logger: Quiet, complaints: Complaints
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        causes = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]  # alone, some say no more than "false"
+        # The description alone may be no more than "false".
+        causes = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
         logger.errors[:0] = causes
         raise _FailedError("TensorRT can't read the graph")
     builder.error_recorder = complaints  # not before there is a parser: TensorRT for RTX 1.7 then crashes when the network is destroyed

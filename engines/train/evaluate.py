@@ -15,7 +15,7 @@ import argparse
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -314,13 +314,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=0, help="denoising steps; 0 is the engine's own choice")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--codec", type=Path, help="codec checkpoint, for engines that have none of their own")
+    parser.add_argument("--scores", type=int, default=Plan.scores, help="unseen scores of each split")
     parser.add_argument("--quick", action="store_true", help="a few short clips: a look, not a figure to quote")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     options = [f"--steps {args.steps}"] * bool(args.steps) + ["--quick"] * args.quick
+    options += [f"--scores {args.scores}"] * (args.scores != Plan.scores)
     command = " ".join([parser.prog, args.engine, f"--data {args.data} --out {args.out} --seed {args.seed}", *options])
     player = Player(open_engine(args.engine), args.steps, args.seed)
-    result = evaluate(args.engine, args.data, QUICK if args.quick else Plan(), player, args.codec, command)
+    plan = QUICK if args.quick else replace(Plan(), scores=args.scores, sweep_scores=min(Plan.sweep_scores, args.scores // 2))
+    result = evaluate(args.engine, args.data, plan, player, args.codec, command)
     for path in write(result, args.out):
         print(path)
 
