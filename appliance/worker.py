@@ -272,13 +272,18 @@ def main(argv: Sequence[str]) -> int:
         print(f"worker: not permitted: {', '.join(refused)}", flush=True)
     if engine.runs_on:
         print(f"worker: computes with {engine.runs_on}", flush=True)
-    counters.add(WorkerCounter.READY, 1)
+    serve(worker, settings)
+    return 0
+
+
+def serve(worker: Worker, settings: WorkerSettings) -> None:
+    """Say that it is ready, then take blocks until main says so."""
+    worker.counters.add(WorkerCounter.READY, 1)
     os.eventfd_write(settings.answer_fd, 1)
     doorbell = Doorbell(settings.doorbell_fd, worker)
     while (start := doorbell.wait_block()) is not None:
         worker.turn(start)
         os.eventfd_write(settings.answer_fd, 1)
-    return 0
 
 
 if __name__ == "__main__":

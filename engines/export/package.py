@@ -113,7 +113,7 @@ def manifest_of(recipe: Recipe, model: LMDM, parity: dict[str, dict[str, float]]
     spec = EngineSpec(recipe.name, codec.SAMPLE_RATE, block_frames, decoder.DELAY_FRAMES, tuple(names), recipe.steps, MAX_STEPS)
     facts = {
         "config": asdict(model.config), "spacing": recipe.spacing.value, "guidance": recipe.guidance, "use_partner": recipe.use_partner,
-        "ping_pong": recipe.ping_pong, "regression": recipe.regression, "history_frames": sketch.HISTORY_FRAMES, "partner_in_context": True,
+        "ping_pong": recipe.ping_pong, "regression": recipe.regression, "history_frames": sketch.HISTORY_FRAMES,
         "decoder_state": list(DecoderState._fields), "parameters": count(model),
     }
     head = {"kind": "lmdm", "name": recipe.name, "release": recipe.release, "created": recipe.created, "licences": list(LICENCES)}

@@ -96,7 +96,6 @@ class LmdmFacts:
     use_partner: bool  # whether the target is also told the latents that were heard, beside their sketch
     history_frames: int  # samples of input that the analysis reaches back to
     decoder_state: tuple[str, ...]  # names of the decode graph's state, in order
-    partner_in_context: bool  # whether clean blocks, too, carry what was known of the partner
     regression: bool  # a baseline that was trained without noise, and starts from none
 
     @classmethod
@@ -105,8 +104,8 @@ class LmdmFacts:
         state = tuple(facts["decoder_state"])
         spacing, guidance = sampler.Spacing(facts["spacing"]), float(facts["guidance"])
         ping_pong, partner = bool(facts.get("ping_pong", False)), bool(facts["use_partner"])
-        in_context, regression = bool(facts.get("partner_in_context", False)), bool(facts.get("regression", False))
-        return cls(config, spacing, ping_pong, guidance, partner, int(facts["history_frames"]), state, in_context, regression)
+        regression = bool(facts.get("regression", False))
+        return cls(config, spacing, ping_pong, guidance, partner, int(facts["history_frames"]), state, regression)
 
 
 class StreamingEngine:
@@ -262,7 +261,7 @@ class StreamingEngine:
         step, first = {**target, **self.rotary(self._own_positions()), "cache_bias": cache.bias}, None
         if state.pending is not None and state.pending_partner is not None:
             positions = np.concatenate([self._pending_positions(), self._own_positions()])
-            played = {"pending": state.pending, **self._with("pending_partner", state.pending_partner)}
+            played = {"pending": state.pending, "pending_partner": state.pending_partner}
             first = {**played, **target, **self.rotary(positions), "cache_bias": cache.bias_with(rows, HIDDEN)}
             step["cache_bias"] = cache.bias_with(rows, 0)
         prompts = [told] if self.facts.guidance == 1 else [told, self.vocabulary.told(NULL_PROMPT, steps)]
@@ -270,10 +269,6 @@ class StreamingEngine:
         noise = [sampler.block_noise(state.seed, state.block, k + 1, shape) for k in range(steps)] if self.facts.ping_pong else []
         plan = whole.Steps(sampler.schedule(steps, self.facts.spacing), self.facts.ping_pong, self.facts.guidance, noise)
         return whole.passes(first, step, words, null[0] if null else None, plan)
-
-    def _with(self, name: str, partner: Array) -> dict[str, Array]:
-        """The partner's rows of clean blocks, for graphs that have such an input."""
-        return {name: partner} if self.facts.partner_in_context else {}
 
     def _own_positions(self) -> NDArray[np.int64]:
         """Of the target's latents and its global token."""
@@ -301,7 +296,7 @@ class StreamingEngine:
         positions = np.concatenate([self._pending_positions(), self._own_positions()])
         v: Array
         assert self.state.pending_partner is not None
-        played = {"pending": pending, **self._with("pending_partner", self.state.pending_partner)}
+        played = {"pending": pending, "pending_partner": self.state.pending_partner}
         v, keys, values = self.graphs["first"]({**played, **inputs, **self.rotary(positions), **cache.inputs()})
         cache.store(rows, keys, values)
         self.state.pending = None
@@ -315,12 +310,12 @@ class StreamingEngine:
         if self.config.regime is Regime.ENC_DEC:
             self.state.window[:, rows], self.state.window_partner[:, rows] = self.state.pending, self.state.pending_partner
             cache.bias[rows] = 0
-            clean = {"clean": self.state.window, **self._with("partner", self.state.window_partner)}
+            clean = {"clean": self.state.window, "partner": self.state.window_partner}
             inputs = {**clean, **self.rotary(self._window_positions()), "cache_bias": cache.bias}
             cache.replace(*self.graphs["context"](inputs))
         else:
             cache.bias[rows] = HIDDEN
-            clean = {"clean": self.state.pending, **self._with("partner", self.state.pending_partner)}
+            clean = {"clean": self.state.pending, "partner": self.state.pending_partner}
             inputs = {**clean, **self.rotary(self._pending_positions()), **cache.inputs()}
             cache.store(rows, *self.graphs["commit"](inputs))
         self.state.pending = None

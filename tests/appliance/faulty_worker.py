@@ -6,7 +6,6 @@ It needs so much processor time per block that it just fits; what else befalls i
 from __future__ import annotations
 
 import mmap
-import os
 import signal
 import sys
 import time
@@ -18,7 +17,7 @@ from appliance.controls import Controls
 from appliance.realtime import end_with_parent, enter_realtime
 from appliance.shared import SharedMemory
 from appliance.stats import Counters, WorkerCounter
-from appliance.worker import Doorbell, Worker, WorkerSettings, settle
+from appliance.worker import Worker, WorkerSettings, serve, settle
 from engines.engine import Audio, EngineControls, EngineSpec, Stamp, no_stamp
 
 FAULT, LOAD = 63, 62  # indices into the shared controls; LOAD: so many times the usual cost, 0 is once
@@ -81,12 +80,7 @@ def main(argv: list[str]) -> int:
     settle(settings.core, settings.nice)
     enter_realtime(PRIORITY, settings.core, lock=False)
     worker = Worker(FaultyEngine(Controls(memory.controls)), memory, governor=settings.governor)
-    counters.add(WorkerCounter.READY, 1)
-    os.eventfd_write(settings.answer_fd, 1)
-    doorbell = Doorbell(settings.doorbell_fd, worker)
-    while (start := doorbell.wait_block()) is not None:
-        worker.turn(start)
-        os.eventfd_write(settings.answer_fd, 1)
+    serve(worker, settings)
     return 0
 
 

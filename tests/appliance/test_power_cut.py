@@ -24,6 +24,7 @@ from appliance.storage import Disk, replace_file, sweep
 
 PIECE = 50  # bytes that a write takes at most here, so that there are cuts in the middle of files
 SEED = 7
+CHANGES = 64
 
 
 class PowerCut(BaseException):
@@ -203,7 +204,7 @@ def test_a_process_that_is_killed_at_any_step_loses_nothing_else(tmp_path: Path)
     """Each change is first made by a child that is killed at its first step, then by one killed at its second, and so on."""
     points, before = 0, Kept()
     PresetStore(tmp_path)
-    for change, after in session(48, SEED):
+    for change, after in session(CHANGES, SEED):
         for cut_at in range(1, 100):
             points += 1
             if _killed(change, tmp_path, cut_at):
@@ -233,7 +234,7 @@ def test_a_disk_that_loses_what_was_not_synced_loses_nothing_else(tmp_path: Path
     points, before, chance = 0, Kept(), random.Random(seed)
     folder, scene = tmp_path / "pedal", tmp_path / "before"
     PresetStore(folder)
-    for change, after in session(48, seed):
+    for change, after in session(CHANGES, seed):
         shutil.copytree(folder, scene)
         for cut_at in range(1, 100):
             disk = LosingDisk(cut_at, folder)
