@@ -42,6 +42,7 @@ class EngineConfig:
     """What answers the guitar."""
 
     bundle: str = text("reference", '"reference", "echo" or the path of a bundle')
+    keys: str = text("", "a folder of public keys that bundles are trusted by; empty is /etc/ghostnote/keys, or the user's own")
     prompt: str = text("", "one of the engine's prompts, or its number; empty is the first")
     second_prompt: str = text("", "what morph leads to: a prompt or its number; empty is the first")
     steps: int = whole(0, 0, 16)  # denoising steps per block; 0: the engine's own choice

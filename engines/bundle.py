@@ -68,15 +68,17 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    digest: str  # SHA-256 of manifest.json as it stands in the file, hex: what this engine is called wherever it matters which one it is
 
     @classmethod
     def open(cls, path: Path | str) -> Bundle:
         """Read the manifest and check that the bundle holds exactly the files that it lists. Raises BundleError."""
         path = Path(path)
         with _zip(path) as archive:
-            manifest = _manifest(path, _read_manifest(path, archive))
+            data = _read_manifest(path, archive)
+            manifest = _manifest(path, _parsed(path, data))
             _check_members(path, archive, manifest.files)
-        return cls(path, manifest)
+        return cls(path, manifest, hashlib.sha256(data).hexdigest())
 
     def read(self, name: str) -> bytes:
         """The bytes of the file `name`. Raises BundleError if they are not those that were packed."""
@@ -190,14 +192,21 @@ def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def _read_manifest(path: Path, archive: zipfile.ZipFile) -> Any:
+def _read_manifest(path: Path, archive: zipfile.ZipFile) -> bytes:
     members = archive.infolist()
     if not members or members[0].filename != MANIFEST:
         raise BundleError(f"{path}: is not a bundle (it does not begin with {MANIFEST})")
     if members[0].compress_type != zipfile.ZIP_STORED or members[0].file_size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{path}: {MANIFEST} is too large or compressed; pack the bundle again")
     try:
-        return json.loads(archive.read(MANIFEST))
+        return archive.read(MANIFEST)
+    except _UNREADABLE:
+        raise BundleError(f"{path}: {MANIFEST} is damaged; get the bundle again") from None
+
+
+def _parsed(path: Path, data: bytes) -> Any:
+    try:
+        return json.loads(data)
     except (*_UNREADABLE, RecursionError):
         raise BundleError(f"{path}: {MANIFEST} is damaged; get the bundle again") from None
 
