@@ -144,6 +144,16 @@ class MonitorConfig:
 
 
 @dataclass(frozen=True)
+class WebConfig:
+    """The local web page (`ghostnote web`), which is a service of its own and not started by default."""
+
+    port: int = whole(8_730, 1, 65_535)
+    interface: str = text("", "the network interface of the pedal's own hotspot; empty: this machine only")
+    names: str = text("", "names that the page may be asked for by, besides its address")
+    upload_mb: float = number(512.0, 1.0, 4_096.0)  # the largest bundle that is taken
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree; its fields are the tables of the TOML file."""
 
@@ -157,6 +167,7 @@ class Config:
     storage: StorageConfig = field(default_factory=StorageConfig)
     realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    web: WebConfig = field(default_factory=WebConfig)
 
 
 TABLES: dict[str, type] = {
@@ -170,6 +181,7 @@ TABLES: dict[str, type] = {
     "storage": StorageConfig,
     "realtime": RealtimeConfig,
     "monitor": MonitorConfig,
+    "web": WebConfig,
 }
 
 
