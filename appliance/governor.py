@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 WINDOW_BLOCKS = 8  # what a trend is read off
 AHEAD_BLOCKS = 2
@@ -37,6 +38,12 @@ class Cost:
     work_ns: int  # in all
     step_ns: int  # one step of it
     steps: int
+
+    @classmethod
+    def of(cls, row: Any) -> Cost:
+        """Of an answered block: its row of the ledger."""
+        started, encoded, last_step, written, steps = (int(row[name]) for name in ("started", "encoded", "last_step", "written", "steps"))
+        return cls(written - started, (last_step - encoded) // steps if steps and encoded else 0, steps)
 
     def at(self, steps: int) -> int:
         """What it would have taken at so many steps."""

@@ -189,14 +189,11 @@ class BlockTimes:
 
     def count(self, row: Any) -> Cost:
         """A block has been answered: its row of the ledger is complete."""
-        captured, started, encoded, last_step, written, due = (
-            int(row[stage]) for stage in ("captured", "started", "encoded", "last_step", "written", "due")
-        )
+        captured, started, written, due = (int(row[stage]) for stage in ("captured", "started", "written", "due"))
         self._late.add((started - captured) // 1000)
         self._work.add((written - started) // 1000)
         self._slack.add((due - written) // 1000)
-        steps = int(row["steps"])
-        return Cost(written - started, (last_step - encoded) // steps if steps and encoded else 0, steps)
+        return Cost.of(row)
 
 
 class Doorbell:
