@@ -86,6 +86,21 @@ class Limiter:
         np.maximum(samples, -1.0, out=samples)
 
 
+def gains(controls: Controls) -> tuple[float, float, float, float]:
+    """Where the controls want the gains of dry, wet, feed and repeats. Bypass is unity for the dry signal, whatever mix and level say."""
+    get = controls.get
+    mix, level = min(1.0, max(0.0, get(Control.MIX))), max(0.0, get(Control.LEVEL))
+    tuning = get(Control.TUNER)
+    kill_dry = get(Control.KILL_DRY) >= 0.5 or tuning >= Tuning.MUTE
+    bypass = tuning >= Tuning.DRY or get(Control.BYPASS) >= 0.5
+    muted = tuning >= Tuning.DRY or (bypass and get(Control.TRAILS) < 0.5)
+    angle = mix * math.pi / 2
+    dry = 0.0 if kill_dry else 1.0 if bypass else 0.0 if mix == 1.0 else level * math.cos(angle)
+    wet = 0.0 if muted else level * math.sin(angle)
+    repeats = 0.0 if muted else min(MAX_REPEATS, max(0.0, get(Control.REPEATS)))
+    return dry, wet, 0.0 if bypass else 1.0, repeats
+
+
 class Mixer:
     """One turn of everything between the sound card's input and its output."""
 
@@ -100,13 +115,13 @@ class Mixer:
         self._tone, self._heard = Tone(frames, memory.layout.sample_rate, RAMP_FRAMES), Ring(memory.dry, 0)
         self._mono, self._scaled = np.empty(frames, np.float32), np.empty(frames, np.float32)
         if not fade_in:
-            for gain, target in zip(self._gains(), self._targets(), strict=True):
+            for gain, target in zip(self._gains(), gains(self.controls), strict=True):
                 gain.jump(target)
             self._tone.jump(self.controls.get(Control.TONE))
 
     def process(self, position: int, dry: Frames, out: Frames, send: Samples) -> None:
         """Turn `dry` (frames, in) into `out` (frames, out), and into what the input ring gets at `position`."""
-        for gain, target in zip(self._gains(), self._targets(), strict=True):
+        for gain, target in zip(self._gains(), gains(self.controls), strict=True):
             gain.aim(target)
         self._tone.aim(self.controls.get(Control.TONE))
         wet = self._tone.process(self.bus.turn(position, self._delay_frames()))
@@ -121,20 +136,6 @@ class Mixer:
 
     def _gains(self) -> tuple[Gain, Gain, Gain, Gain]:
         return self._dry, self._wet, self._feed, self._repeats
-
-    def _targets(self) -> tuple[float, float, float, float]:
-        """Where the controls want the four gains. Bypass is unity for the dry signal, whatever mix and level say."""
-        get = self.controls.get
-        mix, level = min(1.0, max(0.0, get(Control.MIX))), max(0.0, get(Control.LEVEL))
-        tuning = get(Control.TUNER)
-        kill_dry = get(Control.KILL_DRY) >= 0.5 or tuning >= Tuning.MUTE
-        bypass = tuning >= Tuning.DRY or get(Control.BYPASS) >= 0.5
-        muted = tuning >= Tuning.DRY or (bypass and get(Control.TRAILS) < 0.5)
-        angle = mix * math.pi / 2
-        dry = 0.0 if kill_dry else 1.0 if bypass else 0.0 if mix == 1.0 else level * math.cos(angle)
-        wet = 0.0 if muted else level * math.sin(angle)
-        repeats = 0.0 if muted else min(MAX_REPEATS, max(0.0, get(Control.REPEATS)))
-        return dry, wet, 0.0 if bypass else 1.0, repeats
 
     def _to_mono(self, dry: Frames) -> Samples:
         if self._in_channels == 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,9 @@ class Observer:
             delay_ms=1000 * get(Control.DELAY_FRAMES) / spec.sample_rate,
             audio_restarts=pedal.audio.restarts,
             engine_restarts=pedal.slot.child.restarts,
+            preset=str(pedal.player.place),
+            prompts=spec.prompts,
+            sound=asdict(pedal.player.sound()),
         )
         return snapshot(self.monitor, facts)
 

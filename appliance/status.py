@@ -16,18 +16,20 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from appliance.histogram import Measure, histogram
+from appliance.levels import levels
 from appliance.misses import ledger_lines
 from appliance.monitor import Monitor
-from appliance.stats import Counter, WorkerCounter
+from appliance.stats import Counter, Rows, WorkerCounter, answered, slack_ms
 
 SOCKET_NAME = "status.sock"
 SERVICE_FOLDER = Path("/run/ghostnote")
 PERCENTS = {"p50": 50.0, "p99": 99.0, "p999": 99.9}
+SLACK_BLOCKS = 160  # a minute of the reference engine's
 FRESH_SECONDS = 0.2  # whoever asks more often gets the same answer again
 PATIENCE_SECONDS = 2.0
 
@@ -49,11 +51,15 @@ class Facts:
     delay_ms: float
     audio_restarts: int
     engine_restarts: int
+    preset: str = ""  # the place that was chosen last
+    prompts: tuple[str, ...] = ()  # that the engine knows
+    sound: Mapping[str, Any] = field(default_factory=dict)  # what a preset would keep of now
 
 
 def snapshot(monitor: Monitor, facts: Facts) -> Snapshot:
     """Everything that `ghostnote status` and the Prometheus file are made of."""
     layout, audio, worker = monitor.layout, monitor.audio, monitor.worker
+    rows = monitor.ledger.blocks(audio.get(Counter.POSITION) - SLACK_BLOCKS * layout.block_frames)
     return {
         "pid": os.getpid(),
         **asdict(facts),
@@ -68,8 +74,16 @@ def snapshot(monitor: Monitor, facts: Facts) -> Snapshot:
         "misses": dict(monitor.causes),
         "budgets": asdict(monitor.budgets),
         "breaches": dict(monitor.watch.breaches),
-        "blocks": ledger_lines(monitor.ledger.blocks(), layout.sample_rate),
+        "blocks": ledger_lines(rows, layout.sample_rate),
+        "slack_ms": slack_course(rows, layout.sample_rate),
+        "levels": asdict(levels(monitor.memory)),
     }
+
+
+def slack_course(rows: Rows, sample_rate: int) -> list[tuple[float, float]]:
+    """When each answered block began, in seconds, and what it left until it was due."""
+    done = answered(rows)
+    return list(zip((done["start"] / sample_rate).round(2).tolist(), slack_ms(done).round(1).tolist(), strict=True))
 
 
 def spread_us(monitor: Monitor, measure: Measure) -> dict[str, int]:

@@ -15,6 +15,7 @@ from appliance import prometheus
 from appliance.causes import Cause
 from appliance.cli import main
 from appliance.histogram import Measure, histogram
+from appliance.levels import FLOOR_DB
 from appliance.stats import Counter
 from appliance.status import Facts, Snapshot, StatusError, StatusSocket, fetch, runtime_folder, snapshot
 from appliance.status_table import shown
@@ -106,3 +107,9 @@ def test_prometheus_can_read_it(stage: Stage, tmp_path: Path) -> None:
     assert families["ghostnote_info"].samples[0].labels == {"engine": 'the "engine"', "prompt": "choir"}
     assert families["ghostnote_capture_xruns"].samples[0].value == 2
     assert [entry.name for entry in tmp_path.glob("*.prom*")] == ["ghostnote.prom"]
+
+
+def test_a_minute_of_slack_and_the_levels_come_along(stage: Stage) -> None:
+    found = status_of(stage)
+    assert len(found["slack_ms"]) == 9 and all(len(pair) == 2 for pair in found["slack_ms"])
+    assert found["levels"] == {"guitar_db": FLOOR_DB, "answer_db": FLOOR_DB, "amp_db": FLOOR_DB}
