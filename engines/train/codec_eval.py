@@ -24,7 +24,7 @@ from engines.lmdm import codec, decoder
 from engines.train import clips, codec_check, metrics, tones
 from engines.train.instruments import COMPANIONS, TARGETS, name_of
 from engines.train.notes import NoteDetector, note_f
-from engines.train.report import bounds, number, table
+from engines.train.tables import Goal, bounds, goal_table, number, rounded, table
 from engines.train.timbre import Judge
 from engines.train.tones import Tone
 
@@ -103,25 +103,21 @@ def evaluate(path: Path, data: Path, command: str) -> CodecEvaluation:
     return result
 
 
-def goals(result: CodecEvaluation) -> str:
+def goals(result: CodecEvaluation) -> list[Goal]:
     """What is asked of the codec, and what was measured."""
-    worst = min(tone.harmonic_to_other_db for tone in result.tones)
-    off = max(abs(tone.cents) for tone in result.tones)
-    clean = result.mean("note_f", ("real clean guitar",)).mean
-    look_ahead_ms = 1000 * decoder.DELAY_FRAMES / codec.SAMPLE_RATE
     means = {measure: result.mean(measure).mean for measure in MEASURES}
-    rows = [
-        ("log-mel error, dB", "<= 2.0", number(means["mel_db"]), means["mel_db"] <= 2.0),
-        ("note-F", ">= 0.90", number(means["note_f"]), means["note_f"] >= 0.90),
-        ("note-F, real clean guitar", ">= 0.85", number(clean), clean >= 0.85),
-        ("steady tones: harmonic to other, worst, dB", ">= 25", number(worst, 1), worst >= 25),
-        ("steady tones: off pitch, worst, cents", "<= 5", number(off, 1), off <= 5),
-        ("line at the hop rate, dB", "<= +1", f"{means['hop_db']:+.2f}", means["hop_db"] <= 1),
-        ("flux at block edges", "<= 1.05", number(means["edge"]), means["edge"] <= 1.05),
-        ("look-ahead, ms", "<= 50", number(look_ahead_ms, 0), look_ahead_ms <= 50),
-        ("CPU seconds per second of sound", "<= 0.06", number(result.realtime_factor, 3), result.realtime_factor <= 0.06),
+    look_ahead_ms = 1000 * decoder.DELAY_FRAMES / codec.SAMPLE_RATE
+    return [
+        Goal.at_most("log-mel error", 2.0, means["mel_db"], "dB"),
+        Goal.at_least("note-F", 0.90, means["note_f"]),
+        Goal.at_least("note-F, real clean guitar", 0.85, result.mean("note_f", ("real clean guitar",)).mean),
+        Goal.at_least("steady tones: harmonic to other, worst", 25.0, min(tone.harmonic_to_other_db for tone in result.tones), "dB"),
+        Goal.at_most("steady tones: off pitch, worst", 5.0, max(abs(tone.cents) for tone in result.tones), "cents"),
+        Goal.at_most("line at the hop rate", 1.0, means["hop_db"], "dB"),
+        Goal.at_most("flux at block edges", 1.05, means["edge"]),
+        Goal.at_most("look-ahead", 50.0, look_ahead_ms, "ms"),
+        Goal.at_most("CPU seconds per second of sound", 0.06, result.realtime_factor),
     ]
-    return table(("", "asked", "measured", "met"), [(name, asked, got, "yes" if met else "**no**") for name, asked, got, met in rows])
 
 
 def kinds(result: CodecEvaluation) -> str:
@@ -135,7 +131,7 @@ def markdown(result: CodecEvaluation) -> str:
     each = [[t.sound, t.kind, *(number(getattr(t, measure)) for measure in MEASURES)] for t in result.trips]
     pitched = [[f"{t.hz:.1f} Hz", number(t.harmonic_to_other_db, 1), f"{t.cents:+.1f}"] for t in result.tones]
     sections = (
-        ("What is asked of it", goals(result)),
+        ("What is asked of it", goal_table(goals(result))),
         ("By kind", kinds(result)),
         ("Steady tones", table(("pitch", "harmonic to other, dB", "off pitch, cents"), pitched)),
         ("Each sound", table(("sound", "kind", "log-mel dB", "note-F", "rough dB", "hop dB", "edge"), each)),
@@ -165,10 +161,10 @@ def main() -> None:
     torch.set_num_threads(1)
     result = evaluate(args.codec, args.data, f"{parser.prog} --codec {args.codec} --data {args.data} --out {args.out}")
     args.out.mkdir(parents=True, exist_ok=True)
-    facts = {**asdict(result), "goals": goals(result).splitlines()}
-    (args.out / "codec.json").write_text(json.dumps(facts, indent=1) + "\n")
+    facts = {**asdict(result), "goals": [asdict(goal) for goal in goals(result)]}
+    (args.out / "codec.json").write_text(json.dumps(rounded(facts), indent=1) + "\n")
     (args.out / "codec.md").write_text(markdown(result))
-    print(goals(result))
+    print(goal_table(goals(result)))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 *Notes*: the share of the companion's sounding pitch classes that the partner has sounded within the last second. *Beat*: correlation of
 the two onset envelopes, best within 50 ms. Both are computed for the true pairs and for every companion beside every other partner;
-a permutation test says how likely the true pairs would do so well by chance.
+a permutation test says how likely the true pairs would do so well by chance. That holds only if no two partners play the same score.
 
 Shapes: F frame of the note detector (86 per second), P pitch. Runs in: evaluation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ PERMUTATIONS = 10_000
 
 @dataclass(frozen=True)
 class Agreement:
-    """One companion at one visibility: true pairs against all others."""
+    """A companion, or all of them, at one visibility: true pairs against all others. Drums have no notes to agree: NaN."""
 
     companion: str
     visible: int  # blocks of the partner's future that were known; negative: so much of its past was not
@@ -40,6 +41,41 @@ class Agreement:
     beat: float
     beat_shuffled: float
     beat_p: float
+
+
+@dataclass(frozen=True)
+class Sounding:
+    """A part, as far as another may agree with it."""
+
+    classes: NDArray[np.bool_]  # (F, 12)
+    onsets: Values  # (F,)
+
+    @classmethod
+    def of(cls, audio: Samples, detector: NoteDetector) -> Sounding:
+        return cls(pitch_classes(detector.notes(audio, SAMPLE_RATE)), onsets(audio))
+
+
+@dataclass(frozen=True)
+class Pairings:
+    """How much every companion (row) agrees with every partner (column); the diagonal holds those that played together."""
+
+    notes: Values
+    beat: Values
+
+    @classmethod
+    def of(cls, partners: Sequence[Sounding], companions: Sequence[Sounding]) -> Pairings:
+        notes = [[note_agreement(p.classes, c.classes) for p in partners] for c in companions]
+        beat = [[beat_agreement(p.onsets, c.onsets) for p in partners] for c in companions]
+        return cls(np.array(notes), np.array(beat))
+
+    def agreement(self, name: str, visible: int, seed: int, pitched: bool = True) -> Agreement:
+        notes = permutation_p(self.notes, seed) if pitched else 3 * (math.nan,)
+        return Agreement(name, visible, len(self.beat), *notes, *permutation_p(self.beat, seed))
+
+
+def together(pitched: Sequence[Pairings], drums: Sequence[Pairings]) -> Pairings:
+    """All companions of the same partners as one: whoever is paired with another partner is so with the whole band."""
+    return Pairings(np.mean([one.notes for one in pitched], 0), np.mean([one.beat for one in (*pitched, *drums)], 0))
 
 
 def pitch_classes(notes: Activations) -> NDArray[np.bool_]:
@@ -74,10 +110,6 @@ def beat_agreement(partner: Values, companion: Values) -> float:
     return max(float(a[max(0, s) : frames + min(0, s)] @ b[max(0, -s) : frames - max(0, s)]) for s in shifts)
 
 
-def matrix(partners: Sequence[object], companions: Sequence[object], agree: Callable[..., float]) -> Values:
-    return np.array([[agree(partner, companion) for partner in partners] for companion in companions])
-
-
 def permutation_p(scores: Values, seed: int) -> tuple[float, float, float]:
     """Mean of the diagonal, mean of the rest, and how often a random pairing reaches the diagonal's mean."""
     count = len(scores)
@@ -86,13 +118,3 @@ def permutation_p(scores: Values, seed: int) -> tuple[float, float, float]:
     rng, rows = np.random.default_rng(seed), np.arange(count)
     chance = [scores[rows, rng.permutation(count)].mean() for _ in range(PERMUTATIONS)]
     return true, rest, float((1 + np.sum(np.array(chance) >= true - 1e-12)) / (1 + PERMUTATIONS))
-
-
-def agreement(
-    name: str, visible: int, partners: Sequence[Samples], answers: Sequence[Samples], detector: NoteDetector, seed: int
-) -> Agreement:
-    """Of answers with the partners at the same places."""
-    played, answered = ([pitch_classes(detector.notes(a, SAMPLE_RATE)) for a in audio] for audio in (partners, answers))
-    notes = permutation_p(matrix(played, answered, note_agreement), seed)
-    beat = permutation_p(matrix([onsets(a) for a in partners], [onsets(a) for a in answers], beat_agreement), seed)
-    return Agreement(name, visible, len(partners), *notes, *beat)

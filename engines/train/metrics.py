@@ -46,6 +46,12 @@ def interval(groups: Mapping[str, Sequence[float]], seed: int = 0) -> Interval:
     return Interval(float(means.mean()), float(low), float(high))
 
 
+def difference(groups: Mapping[str, Sequence[float]], others: Mapping[str, Sequence[float]], seed: int = 0) -> Interval:
+    """How much more `groups` have than `others`, score by score: what the scores themselves do to both cancels out."""
+    shared = [name for name in groups if len(groups[name]) and len(others.get(name, ()))]
+    return interval({name: [float(np.mean(groups[name]) - np.mean(others[name]))] for name in shared}, seed)
+
+
 def mel_error_db(made: Tensor, wanted: Tensor) -> float:
     """Mean absolute difference of two aligned log-mels, in dB. It rewards the average: never rank engines by it alone."""
     frames = min(len(made), len(wanted))
@@ -89,6 +95,24 @@ def frechet(made: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
     return float((a - b) @ (a - b) + np.trace(s + t) - 2 * common)
 
 
+def pseudo_frechet(made: Mapping[str, NDArray[np.float64]], wanted: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """What every score contributes to the Fréchet distance of all of them: jackknife pseudo-values, of sets of embeddings by score.
+
+    They take the place of per-score measurements where there are none, so that intervals and differences come about as for any
+    other measure. Their mean is the distance without the bias of having few windows.
+    """
+    names = [name for name in made if name in wanted]
+    if len(names) < 2:
+        return {}
+
+    def without(left_out: str) -> float:
+        rest = [name for name in names if name != left_out]
+        return frechet(np.concatenate([made[name] for name in rest]), np.concatenate([wanted[name] for name in rest]))
+
+    whole = without("")
+    return {name: len(names) * whole - (len(names) - 1) * without(name) for name in names}
+
+
 @dataclass(frozen=True)
 class Minute:
     """One minute of a long rollout."""
@@ -107,6 +131,28 @@ def minutes(made: Tensor, wanted: Tensor) -> list[Minute]:
     return [Minute(float(m.mean()) * codec.DB_PER_UNIT, energy_db(m), centroid_hz(m), mel_error_db(m, w)) for m, w in rows]
 
 
-def drift_db(rollout: Sequence[Minute]) -> float:
-    """How far the level of any minute is from that of the first; the input repeats, so a steady engine has almost none."""
-    return max((abs(m.level_db - rollout[0].level_db) for m in rollout), default=float("nan"))
+@dataclass(frozen=True)
+class Drift:
+    """How a rollout changes from its first minute to its last, along a straight line through the minutes, in dB."""
+
+    level: float
+    energy: float
+    centroid: float
+    error: float
+    scatter: float  # largest distance of a minute's energy from that line
+
+    @property
+    def worst(self) -> float:
+        """What is asked to be small. Level is not: it counts rests and the highest bands like music."""
+        return max(abs(self.energy), abs(self.centroid), abs(self.error))
+
+
+def drift(rollout: Sequence[Minute]) -> Drift:
+    """The input repeats, so a steady engine has almost none; fewer than two minutes tell nothing."""
+    if len(rollout) < 2:
+        return Drift(math.nan, math.nan, math.nan, math.nan, math.nan)
+    at, energy = np.arange(len(rollout)), np.array([m.energy_db for m in rollout])
+    centroid = [20 * math.log10(max(m.centroid_hz, 1.0)) for m in rollout]
+    series = ([m.level_db for m in rollout], energy, centroid, [m.error_db for m in rollout])
+    level, loud, bright, wrong = (float(np.polyfit(at, values, 1)[0]) * (len(rollout) - 1) for values in series)
+    return Drift(level, loud, bright, wrong, float(np.abs(energy - np.polyval(np.polyfit(at, energy, 1), at)).max()))

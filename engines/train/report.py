@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ from torch import Tensor
 from engines.engine import EngineSpec
 from engines.lmdm import codec
 from engines.train import metrics
+from engines.train.tables import Goal, bounds, goal_table, number, rounded, table
 
+UNSEEN = "engine, unseen wording"
 SYSTEMS = (
-    "engine", "engine, unseen wording", "true target", "true target through the codec", "copy of the input", "mean spectrum",
-    "shuffled conditioning",
+    "engine", UNSEEN, "true target", "true target through the codec", "copy of the input", "mean spectrum", "shuffled conditioning",
 )
 PICTURE_LATENTS = 215  # ten seconds
-GOALS = {"timbre": 0.85, "share": 0.75, "drift_db": 2.0}
+REAL_GUITAR = "real"  # splits of recordings are this, a comma and their kind
+SILENT_DBFS = -60.0  # loudest second of an answer that counts as silence
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,15 @@ class Row:
     mel_db: float  # log-mel distance from the true target
 
 
+def by_score(rows: Iterable[Row], measure: str, **where: str) -> dict[str, list[float]]:
+    """Values of `measure` of the rows that match, by score; what is not known is left out."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if all(getattr(row, name) == value for name, value in where.items()) and not math.isnan(getattr(row, measure)):
+            groups[row.score].append(getattr(row, measure))
+    return groups
+
+
 @dataclass(frozen=True)
 class Silence:
     """Level of the loudest second while nothing is played."""
@@ -50,18 +61,6 @@ class Silence:
     instrument: str
     fresh_db: float  # from the start
     after_music_db: float  # well after having played
-
-
-@dataclass(frozen=True)
-class TripRow:
-    """One sound, through the codec and back."""
-
-    sound: str
-    mel_db: float
-    note_f: float
-    rough_db: float
-    hop_db: float
-    edge: float
 
 
 @dataclass(frozen=True)
@@ -89,56 +88,50 @@ class Evaluation:
     rows: list[Row] = field(default_factory=list)
     drift: dict[str, list[metrics.Minute]] = field(default_factory=dict)
     silence: list[Silence] = field(default_factory=list)
-    codec: list[TripRow] = field(default_factory=list)
     block_ms: list[float] = field(default_factory=list)
-    steps_ms: dict[str, list[float]] = field(default_factory=dict)  # CPU time of a block by number of denoising steps
     frechet: dict[tuple[str, str], float] = field(default_factory=dict)  # by split and system, against the true targets
     example: Example | None = None
 
     def values(self, split: str, system: str, measure: str, **where: str) -> metrics.Interval:
         """Mean of `measure` over scores, of the rows that match."""
-        groups: dict[str, list[float]] = defaultdict(list)
-        for row in self.rows:
-            matches = row.split == split and row.system == system and all(getattr(row, k) == v for k, v in where.items())
-            if matches and not math.isnan(getattr(row, measure)):
-                groups[row.score].append(getattr(row, measure))
-        return metrics.interval(groups, self.seed)
+        return metrics.interval(by_score(self.rows, measure, split=split, system=system, **where), self.seed)
 
     def note_share(self, split: str = "val") -> float:
         """The engine's note-F against the player, as a share of what the true target reaches."""
         true = self.values(split, "true target", "note_player").mean
         return self.values(split, "engine", "note_player").mean / true if true else math.nan
 
+    def weakest(self) -> tuple[str, float]:
+        """The instrument that is recognised least, and how often."""
+        names = dict.fromkeys(row.instrument for row in self.rows if row.split == "val")
+        found = {name: self.values("val", "engine", "timbre", instrument=name).mean for name in names}
+        return min(found.items(), key=lambda item: item[1], default=("", math.nan))
+
     def drift_db(self) -> float:
-        return max((metrics.drift_db(rollout) for rollout in self.drift.values()), default=math.nan)
+        return max((metrics.drift(rollout).worst for rollout in self.drift.values()), default=math.nan)
+
+    def loudest_silence_db(self) -> float:
+        return max((max(row.fresh_db, row.after_music_db) for row in self.silence), default=math.nan)
 
 
-def number(value: float, digits: int = 2) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def bounds(value: metrics.Interval, digits: int = 2) -> str:
-    if math.isnan(value.mean):
-        return "n/a"
-    return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def goals(result: Evaluation) -> str:
-    """The three figures that a first engine is asked for."""
-    timbre, share, drift = result.values("val", "engine", "timbre").mean, result.note_share(), result.drift_db()
+def goals(result: Evaluation) -> list[Goal]:
+    """What is asked of an engine, and what this run measured."""
+    (name, weakest), clean = result.weakest(), f"{REAL_GUITAR}, clean"
+    mean = lambda split, measure, system="engine": result.values(split, system, measure).mean  # noqa: E731
     minutes = max((len(rollout) for rollout in result.drift.values()), default=0)
-    rows = [
-        ("Requested timbre recognised", f">= {GOALS['timbre']:.0%}", f"{timbre:.1%}", timbre >= GOALS["timbre"]),
-        ("Note-F against the player, against the true target's", f">= {GOALS['share']:.2f}", number(share), share >= GOALS["share"]),
-        (f"Level drift over {minutes} minutes", f"<= {GOALS['drift_db']:.0f} dB", f"{number(drift)} dB", drift <= GOALS["drift_db"]),
+    at_least, at_most = Goal.at_least, Goal.at_most
+    return [
+        at_least("Requested timbre recognised, unseen scores", 0.93, mean("val", "timbre"), "%"),
+        at_least(f"... of each instrument; the least is {name}", 0.80, weakest, "%"),
+        at_least("Note-F against the player, as a share of the true targets'", 0.90, result.note_share()),
+        at_least("Timbre on the bank that was never trained on", 0.85, mean("cross", "timbre"), "%"),
+        at_least("Note-F on that bank, as a share of the true targets'", 0.80, result.note_share("cross")),
+        at_least("Timbre, real clean guitar", 0.85, mean(clean, "timbre"), "%"),
+        at_least("Note-F against the player, real clean guitar", 0.70, mean(clean, "note_player")),
+        at_least("Timbre, asked for in words held out from training", 0.85, mean("val", "timbre", UNSEEN), "%"),
+        at_most(f"Drift over {minutes} minutes with input: energy, centroid, error, worst", 1.0, result.drift_db(), "dB"),
+        at_most("Silence in, silence out: loudest second", SILENT_DBFS, result.loudest_silence_db(), "dBFS"),
     ]
-    return table(("", "asked", "measured", "met"), [(name, asked, got, "yes" if met else "**no**") for name, asked, got, met in rows])
 
 
 def systems(result: Evaluation, split: str) -> str:
@@ -171,18 +164,9 @@ def guitars(result: Evaluation) -> str:
     return table(("played on", "note-F, player", "timbre", "log-mel dB", "true: note-F, player"), rows)
 
 
-def steps(result: Evaluation) -> str:
-    """What another number of denoising steps would give and cost."""
-    rows = []
-    for name, block_ms in result.steps_ms.items():
-        values = [result.values("steps", name, m).mean for m in ("note_player", "note_target", "timbre", "mel_db")]
-        rows.append([name, *map(number, values), f"{np.median(block_ms):.1f}"])
-    return table(("steps", "note-F, player", "note-F, target", "timbre", "log-mel dB", "CPU ms per block"), rows)
-
-
 def real(result: Evaluation) -> str:
     """Real guitars, by kind and then one by one."""
-    kinds = sorted({row.split for row in result.rows if row.split.startswith("real")})
+    kinds = sorted({row.split for row in result.rows if row.split.startswith(REAL_GUITAR)})
     rows = [[f"**{k}**", "", *(bounds(result.values(k, "engine", m)) for m in ("note_player", "timbre"))] for k in kinds]
     for kind in kinds:
         for name in dict.fromkeys(row.score for row in result.rows if row.split == kind):
@@ -200,19 +184,23 @@ def drift(result: Evaluation) -> str:
             row = (f"{change:+.2f}", f"{energy:+.2f}", f"{minute.centroid_hz:.0f}", number(minute.error_db))
             rows.append([f"{name}, minute {index + 1}", *row])
     head = ("", "mean log-mel against minute 1, dB", "energy against minute 1, dB", "centroid, Hz", "log-mel dB from true target")
-    return table(head, rows)
+    return drifts(result.drift) + "\n" + table(head, rows)
+
+
+def drifts(rollouts: Mapping[str, Sequence[metrics.Minute]]) -> str:
+    """How long rollouts change."""
+    rows = []
+    for name, rollout in rollouts.items():
+        drift = metrics.drift(rollout)
+        changes = (f"{one:+.2f}" for one in (drift.level, drift.energy, drift.centroid, drift.error))
+        rows.append([name, *changes, number(drift.scatter)])
+    return table(("change from first to last minute", "mean log-mel, dB", "energy, dB", "centroid, dB", "error, dB", "scatter, dB"), rows)
 
 
 def silences(result: Evaluation) -> str:
     return table(("asked for", "from the start, dBFS", "after music, dBFS"), [
         [row.instrument, number(row.fresh_db, 0), number(row.after_music_db, 0)] for row in result.silence
     ])
-
-
-def trips(result: Evaluation) -> str:
-    rows = [[r.sound, *map(number, (r.mel_db, r.note_f, r.rough_db, r.hop_db, r.edge))] for r in result.codec]
-    means = [float(np.mean([getattr(r, m) for r in result.codec])) for m in ("mel_db", "note_f", "rough_db", "hop_db", "edge")]
-    return table(("sound", "log-mel dB", "note-F", "rough dB", "hop dB", "edge"), [*rows, ["**mean**", *map(number, means)]])
 
 
 def cost(result: Evaluation) -> str:
@@ -233,22 +221,27 @@ METHOD = """\
   instruments that can be asked for and "guitar". Only windows in which the true target (or the real guitar) sounds are counted.
 - **log-mel dB**: mean absolute difference from the true target. It rewards the average of all plausible answers, so it never ranks
   engines or step counts by itself.
-- **drift**: the same 30 seconds are played over and over; the figure is the largest change of the mean log-mel of any minute against the
-  first. It counts every band and every rest alike, so it sees what energy alone would not.
+- **drift**: the same 30 seconds are played over and over. Counted is the change from the first minute to the last of a straight line
+  through the minutes: of energy (mean square of the mel magnitudes), of their centroid (in dB: 6 dB an octave), and of the
+  log-mel distance from the true target. Mean log-mel counts every band and every rest alike. Scatter is the largest distance of a
+  minute's energy from its line; a minute differs from another by so much because noise does. Freezing and repeats: uses.md.
+- **Silence**: 20 seconds of nothing, from the start and after ten seconds of music (of those, the second half).
 - Scores are unseen; *cross* is also another soundfont, for guitars and targets, on which the classifier itself is less sure.
 - **Fréchet distance**: between normal distributions fitted to what the timbre judge makes of one-second windows of a system and of the true
   targets (its 64 hidden units: made for this judge, not comparable with figures from elsewhere).
 - Brackets: 95 % bootstrap interval over scores (or recordings). Every input is brought to the same RMS level.
 - *Shuffled conditioning* is the engine's answer to another score with the same prompt. *Mean spectrum* is the target instrument's mean
   log-mel, held; it has no notes.
-- Missing: regression by a network of the same size as a baseline (a later issue), and listeners: nobody has rated this by ear.
+- Not here: other engines, regression by a network of the same size among them, and other numbers of denoising steps
+  (`python -m engines.train.compare`); the codec alone (`engines.train.codec_eval`); other uses (`engines.train.uses`); and
+  listeners: nobody has rated this by ear.
 """
 
 
 def markdown(result: Evaluation) -> str:
     spec = result.spec
     sections: list[tuple[str, str]] = [
-        ("What is asked of it", goals(result)),
+        ("What is asked of it", goal_table(goals(result))),
         ("Unseen scores", systems(result, "val") + "\n![](evaluation.png)\n"),
         ("By instrument", instruments(result, "val")),
         ("By guitar", guitars(result)),
@@ -256,12 +249,9 @@ def markdown(result: Evaluation) -> str:
         ("Real guitar", real(result)),
         ("Ten minutes" if len(next(iter(result.drift.values()), [])) == 10 else "Minutes on end", drift(result)),
         ("Silence in", silences(result)),
+        ("Cost", cost(result)),
+        ("How it was measured", METHOD),
     ]
-    if result.steps_ms:
-        sections.insert(4, ("By denoising steps", steps(result)))
-    if result.codec:
-        sections.append(("The codec alone", trips(result)))
-    sections += [("Cost", cost(result)), ("How it was measured", METHOD)]
     head = (
         f"# Evaluation: {spec.name}\n\n`{result.command}`\n\n"
         f"{result.steps} denoising steps per block of {spec.block_frames} frames, seed {result.seed}. "
@@ -315,29 +305,16 @@ def _spectrum(axes: Any, mel: Tensor, title: str) -> None:
 
 
 def as_json(result: Evaluation) -> str:
-    timbre = result.values("val", "engine", "timbre").mean
     facts = {
         "engine": result.address, "steps": result.steps, "seed": result.seed, "command": result.command, "spec": asdict(result.spec),
         "judge_accuracy": result.judge_accuracy, "judge_accuracy_cross": result.judge_accuracy_cross,
-        "summary": {"timbre": timbre, "note_share": result.note_share(), "drift_db": result.drift_db()},
+        "goals": [asdict(goal) for goal in goals(result)],
         "frechet": {f"{split}, {system}": value for (split, system), value in result.frechet.items()},
         "rows": [asdict(row) for row in result.rows],
         "drift": {name: [asdict(minute) for minute in rollout] for name, rollout in result.drift.items()},
         "silence": [asdict(row) for row in result.silence],
-        "codec": [asdict(row) for row in result.codec],
     }
-    return json.dumps(_rounded(facts), indent=1)
-
-
-def _rounded(value: object) -> object:
-    """Four digits after the point, and null for what is not known."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 4)
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(v) for v in value]
-    return value
+    return json.dumps(rounded(facts), indent=1)
 
 
 def write(result: Evaluation, folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from engines.bundle import Bundle, open_engine
 from engines.export.precision import Style, rewrite
 from engines.train import clips, timbre
-from engines.train.evaluate import Player
+from engines.train.audition import Player
 from engines.train.instruments import name_of
 
 TOLERANCE = 0.01
@@ -31,13 +31,10 @@ TOLERANCE = 0.01
 
 def verdicts(player: Player, judge: timbre.Judge, scores: list[clips.Score]) -> Iterator[Tensor]:
     """Per answer: in which loud windows the judge hears what was asked for (B,)."""
-    prompts = player.prompts()
-    work = [(score, turn, program) for score in scores for turn, program in enumerate(prompts) if program in score.targets]
+    work = [(score, turn, program) for score in scores for turn, program in enumerate(player.targets()) if program in score.targets]
     for score, turn, program in track(work, "answers"):
-        heard = judge.log_mel(player.answer(score.inputs[score.guitar(turn)], prompts[program]))
-        loud = timbre.loud(judge.log_mel(score.targets[program]))
-        classes = judge.hear(heard)[: len(loud)]
-        yield (classes == timbre.CLASSES.index(program))[loud[: len(classes)]]
+        answer = player.answer(score.inputs[score.guitar(turn)], player.prompts()[program])
+        yield judge.verdicts(judge.log_mel(answer), program, judge.log_mel(score.targets[program]))
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from engines.lmdm import codec
 from engines.train import checkpoint
 from engines.train.codec import TRAINED, every
 from engines.train.corpus import MEL, open_scores
-from engines.train.instruments import INSTRUMENTS
+from engines.train.instruments import INSTRUMENTS, name_of
 
 WINDOW_LATENTS = 21  # 0.98 s
 WINDOW_FRAMES = WINDOW_LATENTS * codec.LATENT_FRAMES
@@ -32,6 +32,11 @@ GUITAR = len(INSTRUMENTS)
 QUIET = 2e-3  # mean mel magnitude below which a window holds too little to judge
 GAINS_DB = (-8.0, 0.0, 6.0)  # each part is also shown quieter or louder, so that level is no clue
 TRAINING_STEPS, BATCH = 2500, 256
+
+
+def called(index: int) -> str:
+    """The name of a class."""
+    return "guitar" if index == GUITAR else name_of(tuple(INSTRUMENTS)[index])
 
 
 def magnitudes(mel: Tensor) -> Tensor:
@@ -77,6 +82,12 @@ class Judge(nn.Module):
     def hear(self, mel: Tensor) -> Tensor:
         """Stacked log-mel (T, 512) -> class of each window (B,)."""
         return self(self.features(mel)).argmax(1)
+
+    def verdicts(self, mel: Tensor, program: int, truth: Tensor) -> Tensor:
+        """In which of the windows in which `truth` is loud the asked instrument is heard in `mel`, (B,) bool."""
+        active, classes = loud(truth), self.hear(mel)
+        count = min(len(active), len(classes))
+        return (classes[:count] == CLASSES.index(program))[active[:count]]
 
     @torch.inference_mode()
     def embed(self, mel: Tensor) -> Tensor:

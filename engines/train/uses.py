@@ -2,15 +2,15 @@
 
     python -m engines.train.uses engines/bundles/reference.ghost --data build/data --out docs/evaluation
 
-The engine is opened as a pedal opens it and fed block by block on unseen scores. Written to `--out`: uses.md and uses.json.
-Everything follows from the seed; one thread. Shapes: T latent. Runs in: evaluation, offline.
+The engine is opened as a pedal opens it and fed block by block on unseen scores. Written to `--out`: uses.md, uses.json and uses.png.
+Everything follows from the seed; one thread. Shapes: T latent, B window. Runs in: evaluation, offline.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,63 +18,69 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from torch import Tensor
 
 from engines.bundle import open_engine
 from engines.engine import EngineControls
 from engines.lmdm import codec
 from engines.lmdm.stream import StreamingEngine
 from engines.train import clips, metrics, timbre
-from engines.train.instruments import COMPANIONS, TARGETS, name_of
-from engines.train.jamming import Agreement, agreement
-from engines.train.notes import NoteDetector, note_f
-from engines.train.timbre import Judge
-from engines.train.uses_page import write
+from engines.train.audition import Ears, Player, Wishes, echoes
+from engines.train.instruments import COMPANIONS, DRUMS, TARGETS, name_of
+from engines.train.jamming import Agreement, Pairings, Sounding, together
+from engines.train.notes import NoteDetector
+from engines.train.uses_page import ALL, TRUE, write
 
 Samples = NDArray[np.float32]
-Wishes = Callable[[int], EngineControls]  # block -> what the player wants
 
-CHANGE_AT = 14  # block at which the words change
-AFTER_BLOCKS = 2  # within which the change must be heard
+SETTLED_BLOCKS = 17  # between changes of words: the context is full of the old sound, and the new one has time to show
+WITHIN_BLOCKS = 2  # of a change, after which the new words must be heard
 MORPHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRAYS = (0.0, 0.25, 0.5, 0.75, 1.0)
 VISIBLE = {1: 0, 2: -1}  # lag of the partner in blocks -> blocks of its future that are known
-REPEATS, REPEAT_BLOCKS = 0.7, 2
+REPEATS = 0.7
+LOOP_SECONDS = 30  # of the long rollouts; the first time round is not counted
 
 
 @dataclass(frozen=True)
 class Plan:
     """How much is evaluated."""
 
-    changes: int = 24
-    morphs: int = 8
+    change_clips: int = 16
+    change_seconds: float = 44.5
+    morphs: int = 12
     strays: int = 6
-    jam_scores: int = 6
-    seconds: float = 20.0
-    jam_seconds: float = 40.0
+    seconds: float = 12.0  # of a clip that strays or morphs
+    jams: int = 14  # partners: the guitars of the unseen bands, then others
+    jam_seconds: float = 22.0
     minutes: int = 10
-    programs: tuple[int, ...] = (48, 11, 0, 71)  # of the long rollouts
+    programs: tuple[int, ...] = (48, 11)  # of the long rollouts: one that holds its notes, one that lets them ring
 
 
-QUICK = Plan(changes=4, morphs=2, strays=1, jam_scores=2, seconds=10.0, jam_seconds=12.0, minutes=2, programs=(48,))
+QUICK = Plan(change_clips=2, morphs=2, strays=1, jams=4, jam_seconds=10.0, minutes=2, programs=(48,))
 
 
 @dataclass(frozen=True)
 class Change:
-    """The words changed while playing: how much of what follows is the new instrument."""
+    """The words changed while playing. `first` is what is heard in the one second that begins two blocks later."""
 
+    score: str
     before: str
     after: str
-    heard: float  # share of the one-second windows that begin two blocks after the change
-    steady: float  # the same share when the new words were there from the start
+    first: str
+    later: float  # share of the seconds from then to the next change in which the new instrument is heard; NaN: silent
 
 
 @dataclass(frozen=True)
 class Morph:
-    """Where morphs of two prompts lie between them: 0 is the first, 1 the second."""
+    """Where morphs of two prompts lie in the judge's embedding: `places` along the way from the first (0) to the second (1)."""
 
+    score: str
     first: str
     second: str
     places: tuple[float, ...]  # for MORPHS
+    aside: float  # how far off that way the morph at 0.5 is, as a share of it
+    between: bool  # the morph at 0.5 is nearer to either end than the ends are to each other
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,12 @@ class Uses:
     """Everything that was measured."""
 
     command: str
+    seed: int
     changes: list[Change] = field(default_factory=list)
     morphs: list[Morph] = field(default_factory=list)
     strays: list[Stray] = field(default_factory=list)
-    jams: list[Agreement] = field(default_factory=list)
+    jams: list[Agreement] = field(default_factory=list)  # the true bands, then for each visibility all companions together, and each
     rollouts: dict[str, list[metrics.Minute]] = field(default_factory=dict)
-    block_ms: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -104,117 +110,140 @@ class Evaluator:
     """Runs every part of a plan; see `evaluate`."""
 
     engine: StreamingEngine
-    judge: Judge
-    detector: NoteDetector
+    ears: Ears
     data: Path
     plan: Plan
     seed: int
 
     def __post_init__(self) -> None:
-        names = self.engine.spec.prompts
-        self.prompts = {p: names.index(name_of(p)) for p in (*TARGETS, *COMPANIONS) if name_of(p) in names}
-        self.scores = clips.scores(self.data, "val", 8, max(self.plan.seconds, 30.0))
+        self.player = Player(self.engine, 0, self.seed)
+        self.prompts, self.judge, self.per_block = self.player.prompts(), self.ears.judge, self.engine.config.block_latents
+        self.scores = clips.scores(self.data, "val", 99, 60.0)
 
-    def play(self, audio: Samples, wishes: Wishes, repeats: float = 0.0) -> Samples:
-        """The answer to `audio`, aligned to it; with `repeats`, the engine also hears its own answer two blocks late."""
-        spec = self.engine.spec
-        size, lag = spec.block_frames, spec.codec_delay_frames
-        self.engine.reset(self.seed)
-        count = math.ceil((len(audio) + lag) / size)
-        padded = np.pad(audio, (0, count * size - len(audio))).reshape(count, size)
-        wet: list[Samples] = []
-        for index, block in enumerate(padded):
-            again = wet[index - REPEAT_BLOCKS] if repeats and index >= REPEAT_BLOCKS else np.float32(0)
-            wet.append(self.engine.generate((block + np.float32(repeats) * again).astype(np.float32), wishes(index)))
-        return np.concatenate(wet)[lag :][: len(audio)]
-
-    def timbre(self, audio: Samples, program: int, active: Samples) -> float:
-        """Share of the loud windows of `active` in which `audio` sounds like `program`."""
-        loud = timbre.loud(self.judge.log_mel(active))
-        heard = self.judge.hear(self.judge.log_mel(audio))[: len(loud)]
-        chosen = (heard == timbre.CLASSES.index(program))[loud[: len(heard)]]
-        return float(chosen.float().mean()) if len(chosen) else math.nan
-
-    def case(self, turn: int) -> tuple[clips.Score, Samples]:
-        score = self.scores[turn % len(self.scores)]
-        return score, score.inputs[score.guitar(turn)][: int(self.plan.seconds * codec.SAMPLE_RATE)]
-
-    def changes(self) -> list[Change]:
-        found, programs = [], list(TARGETS)
-        start = (CHANGE_AT + AFTER_BLOCKS) * self.engine.spec.block_frames
-        for turn in track(range(self.plan.changes), description="changed words"):
-            before, after = programs[turn % 12], programs[(5 * turn + 1 + turn // 12) % 12]
-            if before == after:
-                continue
-            score, played = self.case(turn)
-            moved = self.play(played, lambda block, a=before, b=after: self.follow(a if block < CHANGE_AT else b))
-            steady = self.play(played, lambda block, b=after: self.follow(b))
-            truth = score.targets[after][start : len(played)]
-            shares = (self.timbre(audio[start:], after, truth) for audio in (moved, steady))
-            found.append(Change(name_of(before), name_of(after), *shares))
-        return found
+    def score(self, turn: int) -> clips.Score:
+        return self.scores[turn % len(self.scores)]
 
     def follow(self, program: int, **wishes: float) -> EngineControls:
         return EngineControls(prompt=self.prompts[program], **wishes)  # type: ignore[arg-type]
 
+    def changes(self) -> list[Change]:
+        """Clip after clip, the words change again and again, in another order each time."""
+        found, orders = [], np.random.default_rng(self.seed)
+        for turn in track(range(self.plan.change_clips), description="changed words"):
+            score, order = self.score(turn), [int(program) for program in orders.permutation(list(TARGETS))]
+            played = score.inputs[score.guitar(turn + turn // len(self.scores))][: int(self.plan.change_seconds * codec.SAMPLE_RATE)]
+            answer = self.player.play(played, lambda block, o=order: self.follow(o[block // SETTLED_BLOCKS]))
+            mel = self.judge.log_mel(answer)
+            for index in range(1, len(mel) // self.per_block // SETTLED_BLOCKS):
+                start = (index * SETTLED_BLOCKS + WITHIN_BLOCKS) * self.per_block
+                rows = slice(start, (index + 1) * SETTLED_BLOCKS * self.per_block)
+                truth = self.judge.log_mel(score.targets[order[index]][: len(played)])[rows]
+                found += self._change(score.name, order[index - 1 : index + 1], mel[rows], truth)
+        return found
+
+    def _change(self, score: str, programs: list[int], mel: Tensor, truth: Tensor) -> list[Change]:
+        """One change, judged by the rows that begin two blocks later; none where nothing should sound just then."""
+        loud, heard = timbre.loud(truth), self.judge.hear(mel)
+        if not loud[0]:
+            return []
+        before, after = programs
+        later = (heard == timbre.CLASSES.index(after))[1:][loud[1:]].float().mean()
+        return [Change(score, name_of(before), name_of(after), timbre.called(int(heard[0])), float(later))]
+
     def morphs(self) -> list[Morph]:
         found, programs = [], list(TARGETS)
         for turn in track(range(self.plan.morphs), description="morphs"):
-            first, second = programs[turn % 12], programs[(turn + 4 + turn // 12) % 12]
-            _, played = self.case(turn)
+            first, second = programs[turn % 12], programs[(turn + 4 + turn % 3) % 12]
+            score = self.score(turn)
+            played = score.inputs[score.guitar(turn)][: int(self.plan.seconds * codec.SAMPLE_RATE)]
             wishes = [self.follow(first, second_prompt=self.prompts[second], morph=morph) for morph in MORPHS]
-            answers = [self.play(played, lambda block, w=one: w) for one in wishes]
-            points = [self.judge.features(self.judge.log_mel(a)).mean(0) / self.judge.spread for a in answers]
-            way = points[-1] - points[0]
-            places = tuple(float((p - points[0]) @ way / (way @ way)) for p in points)
-            found.append(Morph(name_of(first), name_of(second), places))
+            answers = [self.player.play(played, lambda block, w=one: w) for one in wishes]
+            truth = self.judge.log_mel(played)
+            points = [self.ears.embed(self.judge.log_mel(answer), truth).mean(0) for answer in answers]
+            found.append(place(score.name, name_of(first), name_of(second), points))
         return found
 
     def strays(self) -> list[Stray]:
         found = []
         for share in track(STRAYS, description="straying"):
-            notes, timbres = [], []
+            follows, timbres = [], []
             for turn in range(self.plan.strays):
-                program = list(TARGETS)[2 * turn % 12]
-                score, played = self.case(turn)
-                answer = self.play(played, lambda block, p=program, s=share: self.follow(p, stray=s))
-                notes.append(note_f(*(self.detector.notes(a, codec.SAMPLE_RATE) for a in (played, answer))))
-                timbres.append(self.timbre(answer, program, score.targets[program][: len(played)]))
-            found.append(Stray(share, float(np.mean(notes)), float(np.nanmean(timbres))))
+                score, program = self.score(turn), list(TARGETS)[2 * turn % 12]
+                frames = int(self.plan.seconds * codec.SAMPLE_RATE)
+                played, truth = (audio[:frames] for audio in (score.inputs[score.guitar(turn)], score.targets[program]))
+                answer = self.ears.hear(self.player.play(played, lambda block, p=program, s=share: self.follow(p, stray=s)))
+                follows.append(self.ears.follows(self.ears.hear(played), answer))
+                timbres.append(self.ears.timbre(answer.mel, program, self.judge.log_mel(truth)))
+            found.append(Stray(share, float(np.mean(follows)), float(np.nanmean(timbres))))
         return found
 
     def jams(self) -> list[Agreement]:
-        """Every companion beside every unseen guitar, at both lags."""
-        found, band = [], clips.scores(self.data, "jamval", self.plan.jam_scores, self.plan.jam_seconds)
+        """Every companion beside one guitar of each unseen score: no two play the same music, so that chance can be told from agreement."""
+        bands = clips.scores(self.data, "jamval", self.plan.jams, self.plan.jam_seconds)
+        frames = int(self.plan.jam_seconds * codec.SAMPLE_RATE)
+        scores = [*bands, *self.scores][: self.plan.jams]
+        partners = [score.inputs[score.guitar(turn)][:frames] for turn, score in enumerate(scores)]
+        heard = [self._sounding(partner) for partner in partners]
+        wanted = {p: Pairings.of(heard[: len(bands)], [self._sounding(band.targets[p]) for band in bands]) for p in COMPANIONS}
+        found = [everyone(wanted).agreement(TRUE, 1, self.seed)]
         for lag, visible in VISIBLE.items():
             self.engine.jam_lag_blocks = lag
-            for program in track(COMPANIONS, description=f"jamming, {visible} blocks ahead"):
-                partners, answers = [], []
-                for score in band:
-                    for partner in score.inputs.values():
-                        made = self.play(partner, lambda block, p=program: self.follow(p, jam=True))
-                        ahead = lag * self.engine.spec.block_frames
-                        partners.append(partner)
-                        answers.append(np.pad(made, (ahead, 0))[: len(partner)])
-                found.append(agreement(name_of(program), visible, partners, answers, self.detector, self.seed))
+            made: dict[int, Pairings] = {}
+            for program in track([p for p in COMPANIONS if p in self.prompts], description=f"jamming, {visible} blocks ahead"):
+                made[program] = Pairings.of(heard, [self._sounding(self._accompany(p, program, lag)) for p in partners])
+            found.append(everyone(made).agreement(ALL, visible, self.seed))
+            found += [one.agreement(name_of(program), visible, self.seed, program != DRUMS) for program, one in made.items()]
         return found
 
+    def _sounding(self, audio: Samples) -> Sounding:
+        return Sounding.of(audio, self.ears.detector)
+
+    def _accompany(self, partner: Samples, program: int, lag: int) -> Samples:
+        """What is heard beside a partner: the answer to a block sounds `lag` blocks after it."""
+        made = self.player.play(partner, lambda block: self.follow(program, jam=True))
+        return np.pad(made, (lag * self.engine.spec.block_frames, 0))[: len(partner)]
+
     def rollouts(self) -> dict[str, list[metrics.Minute]]:
-        """The same 30 seconds over and over; frozen after the first of them; fed back at 70 %."""
+        """The same 30 seconds over and over: as they are; frozen after the first time round; fed back at 70 %."""
         found = {}
-        score = self.scores[0]
-        frames = 60 * self.plan.minutes * codec.SAMPLE_RATE
-        frozen_from = 30 * codec.SAMPLE_RATE // self.engine.spec.block_frames
-        for program in track(self.plan.programs, description=f"{self.plan.minutes} minutes, three ways"):
-            played, truth = (np.resize(a, frames) for a in (score.inputs[score.guitar(0)], score.targets[program]))
-            wanted = self.judge.log_mel(truth)
-            freeze: Wishes = lambda block, p=program: self.follow(p, freeze=block >= frozen_from)  # type: ignore[misc] # noqa: E731
-            ways = {"input": (lambda block, p=program: self.follow(p), 0.0), "freeze": (freeze, 0.0)}
-            ways |= {"repeats 70 %": (lambda block, p=program: self.follow(p), REPEATS)}
-            for way, (wishes, repeats) in ways.items():
-                made = self.judge.log_mel(self.play(played, wishes, repeats))
-                found[f"{name_of(program)}, {way}"] = metrics.minutes(made, wanted)
+        frames = (60 * self.plan.minutes + LOOP_SECONDS) * codec.SAMPLE_RATE
+        for turn, program in enumerate(track(self.plan.programs, description=f"{self.plan.minutes} minutes, three ways")):
+            score = self.score(turn)
+            loops = (audio[: LOOP_SECONDS * codec.SAMPLE_RATE] for audio in (score.inputs[score.guitar(turn)], score.targets[program]))
+            played, truth = (np.resize(loop, frames) for loop in loops)
+            frozen_from = math.ceil(LOOP_SECONDS * codec.SAMPLE_RATE / self.engine.spec.block_frames)
+            freeze: Wishes = lambda block, p=program, at=frozen_from: self.follow(p, freeze=block >= at)  # type: ignore[misc] # noqa: E731
+            plain: Wishes = lambda block, p=program: self.follow(p)  # type: ignore[misc] # noqa: E731
+            ways = {
+                "with input": (plain, 0.0, truth), "frozen": (freeze, 0.0, self._gone_round(truth, frozen_from)),
+                f"repeats {REPEATS:.0%}": (plain, REPEATS, echoes(truth, self.player.repeat_frames, REPEATS)),
+            }
+            for way, (wishes, repeats, wanted) in ways.items():
+                mels = (self.judge.log_mel(audio) for audio in (self.player.play(played, wishes, repeats), wanted))
+                found[f"{name_of(program)}, {way}"] = metrics.minutes(*(mel[frozen_from * self.per_block :] for mel in mels))
         return found
+
+    def _gone_round(self, truth: Samples, frozen_from: int) -> Samples:
+        """The true target of what a frozen engine hears: from block `frozen_from` on, the blocks of its context again and again."""
+        size, at = self.engine.spec.block_frames, frozen_from * self.engine.spec.block_frames
+        loop = truth[at - self.engine.config.context_blocks * size : at]
+        return np.concatenate([truth[:at], np.resize(loop, len(truth) - at)])
+
+
+def everyone(band: Mapping[int, Pairings]) -> Pairings:
+    """A whole band's agreement; drums have no notes."""
+    return together([one for program, one in band.items() if program != DRUMS], [one for program, one in band.items() if program == DRUMS])
+
+
+def place(score: str, first: str, second: str, points: Sequence[NDArray[np.float64]]) -> Morph:
+    """Where the embeddings of MORPHS lie, between that of the first and that of the last."""
+    start, middle, end = points[0], points[len(points) // 2], points[-1]
+    way = end - start
+    along = [float((point - start) @ way / (way @ way)) for point in points]
+    length = float(np.linalg.norm(way))
+    aside = float(np.linalg.norm(middle - start - along[len(points) // 2] * way)) / length
+    between = max(np.linalg.norm(middle - start), np.linalg.norm(middle - end)) < length
+    return Morph(score, first, second, tuple(along), aside, bool(between))
 
 
 def evaluate(address: str, data: Path, plan: Plan, seed: int, command: str) -> Uses:
@@ -222,9 +251,8 @@ def evaluate(address: str, data: Path, plan: Plan, seed: int, command: str) -> U
     engine = open_engine(address)
     assert isinstance(engine, StreamingEngine), f"{address} is not an LMDM: it has no such uses"
     judge, _ = timbre.open_judge(data, data.parent / "judge.pt")
-    run = Evaluator(engine, judge, NoteDetector.open(), data, plan, seed)
-    with torch.inference_mode():
-        return Uses(command, run.changes(), run.morphs(), run.strays(), run.jams(), run.rollouts())
+    run = Evaluator(engine, Ears(judge, NoteDetector.open()), data, plan, seed)
+    return Uses(command, seed, run.changes(), run.morphs(), run.strays(), run.jams(), run.rollouts())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

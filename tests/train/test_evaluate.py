@@ -12,13 +12,13 @@ torch = pytest.importorskip("torch", reason="the extra `train` is not installed"
 
 from engines.bundle import open_engine  # noqa: E402
 from engines.lmdm import codec  # noqa: E402
-from engines.train import evaluate, notes, report  # noqa: E402
+from engines.train import audition, evaluate, notes, report  # noqa: E402
 from engines.train.corpus import Part, write_score  # noqa: E402
 from engines.train.data import Features  # noqa: E402
 from engines.train.instruments import GUITARS, TARGETS, name_of  # noqa: E402
 
 PLAN = evaluate.Plan(
-    scores=2, seconds=3.0, instruments=tuple(TARGETS)[:2], real_seconds=2.0, real_instruments=1, drift_minutes=1, drift_instruments=(48,),
+    scores=2, seconds=3.0, instruments=tuple(TARGETS)[:2], real_seconds=2.0, real_instruments=1, drift_minutes=2, drift_instruments=(48,),
     silence_seconds=2.0,
 )
 FRAMES = 96 * codec.LATENT_FRAMES
@@ -54,7 +54,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_echo_is_seen_through(corpus: Path, tmp_path: Path) -> None:
     """Giving the input back follows perfectly, drifts nowhere, is silent in silence, and is never the instrument asked for."""
-    result = evaluate.evaluate("echo", corpus, PLAN, evaluate.Player(open_engine("echo"), 0, 0), None, "a command")
+    result = evaluate.evaluate("echo", corpus, PLAN, audition.Player(open_engine("echo"), 0, 0), "a command")
     assert result.judge_accuracy > 0.8
     assert result.values("val", "engine", "note_player").mean == 1
     assert result.values("val", "engine", "timbre").mean < 0.3 < 0.7 < result.values("val", "true target", "timbre").mean
@@ -67,5 +67,7 @@ def test_an_echo_is_seen_through(corpus: Path, tmp_path: Path) -> None:
     page, data, picture = report.write(result, tmp_path)
     text = page.read_text()
     assert name_of(next(iter(TARGETS))) in text and "a command" in text and "**no**" in text and "nan" not in text
-    assert json.loads(data.read_text())["summary"]["timbre"] < 0.3
+    asked = {goal["what"]: goal["met"] for goal in json.loads(data.read_text())["goals"]}
+    assert len(asked) == 10 and [met for what, met in asked.items() if "Silence" in what or "Drift" in what] == [True, True]
+    assert not any(met for what, met in asked.items() if what.startswith("Timbre") or "recognised" in what)
     assert picture.stat().st_size > 10_000

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="the extra `train` is not installed"
 from engines.engine import EngineControls, EngineSpec, Stamp, no_stamp  # noqa: E402
 from engines.lmdm import codec  # noqa: E402
 from engines.train import codec_check, metrics, notes, timbre  # noqa: E402
-from engines.train.evaluate import Player  # noqa: E402
+from engines.train.audition import Player, echoes  # noqa: E402
 from engines.train.instruments import GUITARS, TARGETS, name_of  # noqa: E402
 
 RATE_HZ = codec.SAMPLE_RATE
@@ -103,14 +103,13 @@ class TestMetrics:
         low, high = (metrics.centroid_hz(judge.log_mel(tone(hz, 2.0, partials=1))[2:]) for hz in (300, 3000))
         assert low == pytest.approx(300, rel=0.35) and high == pytest.approx(3000, rel=0.2)
 
-    def test_drift_is_the_farthest_minute(self, judge: timbre.Judge) -> None:
+    def test_minutes_know_level_and_error(self, judge: timbre.Judge) -> None:
         mel = judge.log_mel(np.resize(noise(10.0), 3 * 60 * RATE_HZ))
         rising = mel.clone()
         rising[round(2 * metrics.LATENTS_PER_MINUTE) :] += 3 / codec.DB_PER_UNIT
         steady, risen = metrics.minutes(mel, mel), metrics.minutes(rising, mel)
         assert len(steady) == 3
-        assert metrics.drift_db(steady) < 0.1
-        assert metrics.drift_db(risen) == pytest.approx(3, abs=0.1)
+        assert metrics.drift(steady).worst < 0.1
         assert risen[2].energy_db - risen[0].energy_db == pytest.approx(3, abs=0.1)
         assert risen[2].error_db == pytest.approx(3, abs=0.1) and risen[1].error_db == 0
 
@@ -203,7 +202,20 @@ class TestPlayer:
     def test_prompts_are_found_by_name(self) -> None:
         player = Player(LaggingEngine(("flute", "choir", "human voices", "people singing together", "a group of vocalists")), 0, 0)
         assert player.prompts() == {52: 1, 73: 0}
-        assert player.unseen_wordings() == {52: 4}
+        assert player.unseen_wordings() == {52: [3, 4]}
+
+    def test_repeats_are_heard_again(self) -> None:
+        audio, lag = noise(0.3), 2 * 1000 + 300
+        player = Player(LaggingEngine(("choir",)), 0, 0)
+        fed_back = player.play(audio, lambda block: EngineControls(), repeats=0.5)
+        assert player.repeat_frames == lag
+        assert np.allclose(fed_back, echoes(audio, lag, 0.5), atol=1e-6)
+        assert not np.allclose(fed_back[lag:], audio[lag:], atol=0.01)
+
+    def test_echoes_are_what_repeats_should_give(self) -> None:
+        click = np.zeros(10, np.float32)
+        click[1] = 1
+        assert echoes(click, 3, 0.5).tolist() == [0, 1, 0, 0, 0.5, 0, 0, 0.25, 0, 0]
 
     def test_every_class_has_a_name(self) -> None:
         assert len({name_of(program) for program in (*TARGETS, *GUITARS)}) == len(TARGETS) + len(GUITARS)
@@ -228,3 +240,30 @@ def test_frechet_distance_is_that_of_two_normal_distributions() -> None:
     shifted = 2 * other + np.array([3.0, 0.0, 0.0])
     assert metrics.frechet(shifted, same) == pytest.approx(9 + 3, rel=0.05)  # mean: 3^2; deviation: 3 (2 - 1)^2
     assert np.isnan(metrics.frechet(same[:1], same))
+
+
+def test_drift_is_a_trend_and_scatter_is_not() -> None:
+    steady = [metrics.Minute(0, db, 1000, 2) for db in (0.5, -0.5, 0.5, -0.5, -0.5, 0.5, -0.5, 0.5)]
+    assert metrics.drift(steady).worst < 0.01 < 0.4 < metrics.drift(steady).scatter
+    rising = metrics.drift([metrics.Minute(0, 0.3 * i, 1000 * 2 ** (0.1 * i), 2) for i in range(10)])
+    assert rising.energy == pytest.approx(2.7) and rising.error == pytest.approx(0)
+    assert rising.worst == rising.centroid == pytest.approx(20 * np.log10(2**0.9))
+    assert math.isnan(metrics.drift(steady[:1]).worst)
+
+
+def test_a_paired_difference_is_surer_than_its_parts() -> None:
+    before = {str(i): [float(i), i + 1.0] for i in range(8)}
+    after = {name: [value + 0.5 + 0.01 * int(name) for value in values] for name, values in before.items()}
+    gained = metrics.difference(after, before)
+    assert gained.mean == pytest.approx(0.535) and 0.5 < gained.low < gained.high < 0.57
+    assert metrics.interval(before).high - metrics.interval(before).low > 2
+
+
+def test_pseudo_values_take_the_bias_of_few_windows_off_a_frechet_distance() -> None:
+    rng = np.random.default_rng(0)
+    draw = lambda: {str(i): rng.standard_normal((30, 8)) for i in range(6)}  # noqa: E731
+    made, wanted = draw(), draw()
+    plain = metrics.frechet(np.concatenate([*made.values()]), np.concatenate([*wanted.values()]))
+    pseudo = metrics.pseudo_frechet(made, wanted)
+    assert set(pseudo) == set(made)
+    assert abs(np.mean([*pseudo.values()])) < plain / 2, "both are drawn from one distribution: the true distance is 0"

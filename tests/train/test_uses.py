@@ -1,6 +1,8 @@
-"""What jamming and tones are judged by: signals that agree, signals that do not."""
+"""What the other uses and tones are judged by: signals that agree, signals that do not."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -8,9 +10,7 @@ import pytest
 pytest.importorskip("torch", reason="the extra `train` is not installed")
 
 from engines.lmdm.codec import SAMPLE_RATE
-from engines.train import jamming, tones
-from engines.train.metrics import Minute
-from engines.train.uses_page import drift, scatter
+from engines.train import jamming, metrics, tones, uses, uses_page
 
 
 def clicks(bpm: float, seconds: float = 8.0) -> np.ndarray:
@@ -61,9 +61,35 @@ def test_a_steady_tone_is_judged_pure_and_in_tune_and_a_sharp_one_sharp() -> Non
     assert tones.judge(110.0, noisy.astype(np.float32)).harmonic_to_other_db < 25
 
 
-def test_drift_is_a_trend_and_scatter_is_not() -> None:
-    steady = [Minute(0, db, 1000, 2) for db in (0.5, -0.5, 0.5, -0.5, -0.5, 0.5, -0.5, 0.5)]
-    assert abs(drift(steady)["energy"]) < 0.01 < 0.4 < scatter(steady)
-    rising = [Minute(0, 0.3 * i, 1000 * 2 ** (0.1 * i), 2) for i in range(10)]
-    assert drift(rising)["energy"] == pytest.approx(2.7)
-    assert drift(rising)["centroid"] == pytest.approx(20 * np.log10(2**0.9))
+def test_companions_that_belong_to_their_partners_stand_out_from_all_others() -> None:
+    rng, count = np.random.default_rng(0), 7
+    partners = [jamming.Sounding(rng.random((400, 12)) < 0.02, rng.random(400)) for _ in range(count)]
+    echoing = [jamming.Sounding(p.classes, p.onsets) for p in partners]
+    strangers = [jamming.Sounding(rng.random((400, 12)) < 0.02, rng.random(400)) for _ in range(count)]
+    with_them, without = (jamming.Pairings.of(partners, band).agreement("", 0, 0) for band in (echoing, strangers))
+    assert max(with_them.notes_p, with_them.beat_p) < 0.002 and with_them.notes > with_them.notes_shuffled
+    assert min(without.notes_p, without.beat_p) > 0.01
+    both = jamming.together([jamming.Pairings.of(partners, echoing)], [jamming.Pairings.of(partners, strangers)])
+    assert both.agreement("", 0, 0).beat < with_them.beat and both.agreement("", 0, 0).notes == with_them.notes
+    assert math.isnan(both.agreement("drums", 0, 0, pitched=False).notes_p)
+
+
+def test_a_morph_between_its_ends_is_told_from_one_beside_them() -> None:
+    first, last = np.zeros(8), np.eye(8)[0]
+    halfway = uses.place("", "a", "b", [first, 0.2 * last, 0.5 * last, 0.8 * last, last])
+    assert halfway.between and halfway.places == pytest.approx((0, 0.2, 0.5, 0.8, 1)) and halfway.aside == 0
+    beside = uses.place("", "a", "b", [first, first, 0.5 * last + np.eye(8)[1], last, last])
+    assert not beside.between and beside.places[2] == 0.5 and beside.aside == 1
+    assert not uses.place("", "a", "b", [first, first, 1.1 * last, last, last]).between
+
+
+def test_goals_are_judged_by_what_was_measured() -> None:
+    change = uses.Change("val0000", "choir", "flute", "flute", 0.9)
+    missed = uses.Change("val0001", "flute", "choir", "flute", math.nan)
+    steady = [metrics.Minute(-20, -30, 1000, 5)] * 3
+    jam = jamming.Agreement("all", -1, 14, 0.5, 0.2, 0.0001, 0.1, 0.1, 0.4)
+    result = uses.Uses("a command", 0, [change, missed], [], [], [jam], {"choir, frozen": steady})
+    met = {goal.what: goal.met for goal in uses_page.goals(result)}
+    assert list(met.values()) == [False, False, True, False, True]
+    text = uses_page.markdown(result)
+    assert "| flute | 1 | 1.00 [1.00, 1.00] | 0.90" in text and "nan" not in text
