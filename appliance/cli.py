@@ -16,7 +16,10 @@ from typing import TypeAlias
 from rich.console import Console
 
 from appliance.board_command import add_board
+from appliance.certificate import CertificateError
+from appliance.certify_command import add_certify
 from appliance.config import Config, ConfigError, load_config
+from appliance.device_key import DeviceKeyError
 from appliance.main import RunOptions, StartError, Supervisor
 from appliance.preset_commands import add_preset
 from appliance.prompt_commands import add_prompt
@@ -27,7 +30,7 @@ from hw.board import BoardError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-OPERATOR_ERRORS = (ConfigError, BundleError, PortError, BoardError, StartError, StatusError)
+OPERATOR_ERRORS = (ConfigError, BundleError, PortError, BoardError, StartError, StatusError, CertificateError, DeviceKeyError)
 
 out, err = Console(), Console(stderr=True)
 
@@ -60,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add_preset(commands, out)
     add_prompt(commands, out)
     add_board(commands, out)
+    add_certify(commands, out)
     return top
 
 

@@ -53,6 +53,7 @@ class Trial:
     engine: str = "reference"
     blocks: int = 200
     soak_seconds: float = 60.0
+    graphs_only: bool = False  # nothing but the golden vectors
 
 
 def gpu_check(console: Console, trial: Trial) -> int:
@@ -120,6 +121,7 @@ def prove(backend: str, trial: Trial) -> Iterator[Line]:
     """engines.prove, line by line as it comes."""
     command = [sys.executable, "-m", "engines.prove", str(locate(trial.engine)), "--backend", backend]
     command += ["--blocks", str(trial.blocks), "--soak-seconds", str(trial.soak_seconds)]
+    command += ["--graphs-only"] if trial.graphs_only else []
     with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
         assert process.stdout is not None
         for text in process.stdout:

@@ -5,6 +5,8 @@ Needs matplotlib (extra `demo`), which is imported only when something is drawn.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,9 @@ class PictureError(Exception):
     """matplotlib is not installed."""
 
 
-def draw(path: Path, report: Report, dry: Frames, wet: Frames, rows: Rows) -> None:
-    """Write the picture as PNG. Raises PictureError where matplotlib is missing."""
+@contextmanager
+def canvas() -> Iterator[Any]:
+    """matplotlib's pyplot in the style of all our pictures. Raises PictureError where matplotlib is missing."""
     try:
         import matplotlib
 
@@ -39,6 +42,12 @@ def draw(path: Path, report: Report, dry: Frames, wet: Frames, rows: Rows) -> No
     except ImportError:
         raise PictureError("no picture: matplotlib is not installed (pip install 'ghostnote[demo]')") from None
     with pyplot.rc_context(_style()):
+        yield pyplot
+
+
+def draw(path: Path, report: Report, dry: Frames, wet: Frames, rows: Rows) -> None:
+    """Write the picture as PNG. Raises PictureError where matplotlib is missing."""
+    with canvas() as pyplot:
         figure, axes = pyplot.subplots(
             5, 1, figsize=(14, 12.5), sharex=True, height_ratios=[0.8, 2, 0.8, 2, 1.6], layout="constrained", facecolor="white"
         )

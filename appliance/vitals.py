@@ -18,7 +18,7 @@ from pathlib import Path
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _CELSIUS = range(-20, 126)  # sensors that say anything else are not connected
-_GPUS = ("gpu", "gv11b", "ga10b")  # as Jetsons call theirs
+GPUS = ("gpu", "gv11b", "ga10b")  # as Jetsons call theirs
 STOPPED, WAITING_FOR_DISK, RUNNABLE, ASLEEP = "T", "D", "R", "S"
 
 
@@ -61,7 +61,7 @@ class Vitals:
         self.proc = proc
         cpu = sys / "devices/system/cpu"
         self._clocks = sorted(cpu.glob("cpufreq/policy*/scaling_cur_freq"))
-        self._gpus = sorted(path for path in sys.glob("class/devfreq/*/cur_freq") if any(name in str(path) for name in _GPUS))
+        self._gpus = sorted(path for path in sys.glob("class/devfreq/*/cur_freq") if any(name in str(path) for name in GPUS))
         self._heat = [*sorted(sys.glob("class/thermal/thermal_zone*/temp")), *sorted(sys.glob("class/hwmon/hwmon*/temp*_input"))]
         self._throttles = sorted(cpu.glob("cpu*/thermal_throttle/core_throttle_count"))
 

@@ -44,18 +44,22 @@ def _version(name: str) -> str:
         return ""
 
 
-def machine() -> str:
-    """CPU, and GPU with its driver."""
+def cpu() -> str:
+    """Its model."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def machine() -> str:
+    """CPU, and GPU with its driver."""
     try:
         gpu = probe()
-        return f"{cpu}; {gpu.name}, driver {gpu.driver}, {gpu.power_mode}"
+        return f"{cpu()}; {gpu.name}, driver {gpu.driver}, {gpu.power_mode}"
     except DriverError:
-        return cpu
+        return cpu()
 
 
 def record(bundle: Bundle, block_ms: dict[str, float]) -> None:
