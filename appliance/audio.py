@@ -24,13 +24,13 @@ import numpy as np
 
 from appliance.controls import Controls
 from appliance.deadline import Deadline
-from appliance.delay import WetSettings
+from appliance.delay import WetBus, WetSettings
 from appliance.mixer import RAMP_FRAMES, Mixer
 from appliance.period_times import PeriodTimes
 from appliance.realtime import end_with_parent, enter_realtime
 from appliance.recorder import Recorder
 from appliance.ring import Ring
-from appliance.shared import SharedMemory
+from appliance.shared import SLOTS, SharedMemory, SlotFact
 from appliance.stats import Counter, Counters, Ledger
 from hw.audio import AudioFormat, AudioPort, PortError, open_audio
 
@@ -83,8 +83,7 @@ class AudioLoop:
         assert (form.period_frames, form.rate_hz) == (layout.period_frames, layout.sample_rate), "card and rings must agree"
         self.port, self.doorbells, self.recorder, self.clock = port, doorbells, recorder, clock
         self.controls, self.counters = Controls(memory.controls), Counters(memory.counters)
-        self.times, self.ledger = PeriodTimes(memory, form), Ledger(memory.ledger, layout.block_frames)
-        self.deadline = Deadline.of(layout, wet.fade_frames)
+        self.times, self.rows = PeriodTimes(memory, form), [_Rows(memory.of(slot), wet.fade_frames) for slot in range(SLOTS)]
         self.input = Ring(memory.input, layout.guard_frames)
         self.period_frames, self.block_frames = layout.period_frames, layout.block_frames
         self.dry = np.zeros((self.period_frames, form.in_channels), np.float32)
@@ -113,13 +112,13 @@ class AudioLoop:
         return True
 
     def _advance(self, heard_ns: int) -> None:
-        """Move on by one period; where that completes a block, open its row in the ledger and ring."""
+        """Move on by one period; where that completes a block, open its row in the slots' ledgers and ring."""
         blocks_before = self.position // self.block_frames
         self.position += self.period_frames
         blocks = self.position // self.block_frames
         if blocks > blocks_before:
-            due_ns = self.deadline.due_ns(heard_ns, self.mixer.bus.delay_frames)
-            self.ledger.capture((blocks - 1) * self.block_frames, heard_ns, due_ns)
+            for rows in self.rows:
+                rows.open((blocks - 1) * self.block_frames, heard_ns, self.mixer.bus)
         self.counters.set(Counter.POSITION, self.position)  # whoever sees it finds samples and row in place
         if blocks > blocks_before:
             self.ring()
@@ -143,6 +142,21 @@ class AudioLoop:
         tail = self.input.copy(first, RAMP_FRAMES)
         self.input.write(first, tail * np.linspace(1, 0, RAMP_FRAMES, dtype=np.float32))
         self.ring()
+
+
+class _Rows:
+    """Opens a slot's row for each block, due when the slot's own engine must have answered it."""
+
+    def __init__(self, memory: SharedMemory, fade_frames: int) -> None:
+        self._layout, self._fade_frames, self._slot = memory.layout, fade_frames, memory.slot
+        self._ledger, self._facts = Ledger(memory.ledger, memory.layout.block_frames), memory.facts
+
+    def open(self, start: int, heard_ns: int, bus: WetBus) -> None:
+        deadline = Deadline.of(self._layout, self._fade_frames, int(self._facts[SlotFact.CODEC_DELAY_FRAMES]))
+        delay_frames = bus.delay_frames
+        if self._slot != bus.slots.sounding:  # when its turn comes, the delay will be one that it can keep
+            delay_frames = max(delay_frames, int(self._facts[SlotFact.SHORTEST_DELAY_FRAMES]))
+        self._ledger.capture(start, heard_ns, deadline.due_ns(heard_ns, delay_frames))
 
 
 class _HealthCount:

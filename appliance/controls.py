@@ -5,6 +5,7 @@ Needs no lock: no rule spans two values. Momentary actions are counters that a r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -21,9 +22,9 @@ class Control(IntEnum):
     BYPASS = 4  # 1: nothing new is sent to the engine; what sounds rings out (trails)
     KILL_DRY = 5  # 1: no dry in the output, for amps with their own dry path
     TRAILS = 6  # 0: bypass also mutes the wet
-    PROMPT = 7  # index into the engine's prompts
+    PROMPT = 7  # index into the prompts of the engine in slot 0
     STEPS = 8  # denoising steps; 0: the engine's own choice
-    SECOND_PROMPT = 9  # what MORPH leads to
+    SECOND_PROMPT = 9  # what MORPH leads to, of the same
     MORPH = 10  # weight of the second prompt, 0 .. 1
     STRAY = 11  # how far the answer may leave what was played, 0 .. 1
     FREEZE = 12  # 1: the engine goes on from what it answered and hears nothing new
@@ -31,6 +32,29 @@ class Control(IntEnum):
     TONE = 14  # 0 dark .. 0.5 as it is .. 1 thin: a filter on the wet signal and on what is repeated
     RUNNING = 15  # 0 asks audio and worker to end
     TUNER = 16  # a Tuning: what is heard while a player tunes
+    TURN = 17  # a Turn: which slot's engine sounds
+    PROMPT_1 = 18  # as PROMPT and SECOND_PROMPT, of the engine in slot 1: each engine has words of its own
+    SECOND_PROMPT_1 = 19
+
+
+PROMPTS_OF_SLOT = ((Control.PROMPT, Control.SECOND_PROMPT), (Control.PROMPT_1, Control.SECOND_PROMPT_1))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Whose turn it is to sound: that of the engine in `slot` from a moment of the music on, and of the other one before it."""
+
+    slot: int = 0
+    from_frames: int = 0
+
+    @property
+    def value(self) -> float:
+        """Both as one number, so that no reader finds one without the other."""
+        return float(2 * self.from_frames + self.slot)
+
+    @classmethod
+    def of(cls, value: float) -> Turn:
+        return cls(int(value) % 2, int(value) // 2)
 
 
 class Tuning(IntEnum):

@@ -26,8 +26,10 @@ class Deadline:
     fade_frames: int
 
     @classmethod
-    def of(cls, layout: Layout, fade_frames: int) -> Deadline:
-        return cls(layout.sample_rate, layout.block_frames, layout.codec_delay_frames, fade_frames)
+    def of(cls, layout: Layout, fade_frames: int, codec_delay_frames: int | None = None) -> Deadline:
+        """For the engine that plays first, or one with another `codec_delay_frames`."""
+        codec_delay = layout.codec_delay_frames if codec_delay_frames is None else codec_delay_frames
+        return cls(layout.sample_rate, layout.block_frames, codec_delay, fade_frames)
 
     def minimum_delay_frames(self, budget_frames: int) -> int:
         """The shortest delay that leaves an engine `budget_frames` (the fade is part of them) from doorbell to sound."""

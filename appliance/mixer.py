@@ -11,7 +11,8 @@
 Why nothing clicks: every gain moves by at most 1 / 1024 per frame, and every switch between two signals is a weighted mean of
 them whose weight moves as slowly. A mean never steps further than the larger step of the two signals, plus their distance / 1024.
 (An equal-power fade lacks this property: where both signals rise it rises 1.41 times as fast; and it would lift the loop gain of
-the repeats above 1. Dry and wet, which sound side by side, are mixed with equal power.)
+the repeats above 1. Dry and wet, which sound side by side, are mixed with equal power. Where one engine takes over from another, the
+wet bus is a mean as well, and only what goes to the output is lifted to equal power, by a gain that takes a block to reach 1.41.)
 
 Runs in: the audio process. No logging, no array allocated per period, nothing raised.
 """
@@ -124,7 +125,7 @@ class Mixer:
         for gain, target in zip(self._gains(), gains(self.controls), strict=True):
             gain.aim(target)
         self._tone.aim(self.controls.get(Control.TONE))
-        wet = self._tone.process(self.bus.turn(position, self._delay_frames()))
+        wet = self._tone.process(self.bus.turn(position, self._delay_frames(), self.controls.get(Control.TURN)))
         mono = self._to_mono(dry)
         self._listen(position, dry, mono)
         self._mix(dry, mono, wet, out)
@@ -162,6 +163,8 @@ class Mixer:
         wet_sounds = self.bus.sounds and not self._wet.zero
         if not self._wet.zero:
             self._wet.apply(wet, self._scaled)
+            if self.bus.lifts:
+                np.multiply(self._scaled, self.bus.lift, out=self._scaled)
             for side in range(out.shape[1]):
                 np.add(out[:, side], self._scaled, out=out[:, side])
         over = self._out_limiter.process(out, wet_sounds or self._dry.value > 1.0)

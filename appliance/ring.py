@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.shared import SharedMemory
+from appliance.shared import SharedMemory, SlotFact
 
 Samples = NDArray[np.float32]
 
@@ -49,12 +49,17 @@ class Ring:
 
 
 class WetRing(Ring):
-    """A ring that knows which blocks have been written. Block s (its input began at s) covers [s - codec_delay, + block)."""
+    """A slot's ring, which knows the blocks that have been written. Block s (its input began at s) covers [s - codec_delay, + block)."""
 
     def __init__(self, memory: SharedMemory) -> None:
         super().__init__(memory.wet, memory.layout.guard_frames)
-        self.block_frames, self.codec_delay = memory.layout.block_frames, memory.layout.codec_delay_frames
-        self.blocks = memory.wet_blocks
+        self.block_frames, self.blocks, self._facts = memory.layout.block_frames, memory.wet_blocks, memory.facts
+        self.codec_delay = 0
+        self.meet_engine()
+
+    def meet_engine(self) -> None:
+        """The slot may have another engine than before."""
+        self.codec_delay = int(self._facts[SlotFact.CODEC_DELAY_FRAMES])
 
     def write_block(self, start: int, wet: Samples, anew: bool = False) -> None:
         """Worker: store the answer to the block that began at `start`. `anew`: the engine has begun again since the block before,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.shared import LEDGER_STAGES
+from appliance.shared import LEDGER_STAGES, SharedMemory
 from engines.engine import Stamp
 
 Rows = NDArray[Any]  # of appliance.shared.LEDGER
@@ -39,6 +39,7 @@ class Counter(IntEnum):
     STARTS = 12  # of the audio process
     RESTING_FRAMES = 13  # as SILENT_FRAMES, but what was heard is the engine's own answer, on time: it chose to be silent
     CLIPPED_INPUTS = 14  # periods in which what came from the guitar was at full scale
+    SLOT = 15  # whose engine sounds; while one takes over from the other, still the other
 
 
 class WorkerCounter(IntEnum):
@@ -51,6 +52,7 @@ class WorkerCounter(IntEnum):
     RESETS = 4  # times that the engine had to forget everything: too far behind, or what it answered was no audio
     STEP_LIMIT = 5  # denoising steps that the governor allows now; 0: as many as the player likes
     SHED = 6  # blocks answered with fewer steps than the player wished
+    INVALID = 7  # answers that were no audio
 
 
 class BlockMode(IntEnum):
@@ -76,6 +78,17 @@ class Counters:
 
     def add(self, counter: IntEnum, count: int) -> None:
         self._values[counter] += count
+
+
+class WorkerTotals:
+    """What the workers have counted, those of engines that have sounded before included, each as long as it sounded."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._memory = memory
+
+    def get(self, counter: WorkerCounter) -> int:
+        now = int(self._memory.worker_counters[counter])
+        return now if counter is WorkerCounter.STEP_LIMIT else now + int(self._memory.carried[counter])
 
 
 class Ledger:

@@ -3,7 +3,8 @@
     python -m appliance.worker SETTINGS     SETTINGS: WorkerSettings as JSON, with the inherited file descriptors in it
 
 Which blocks are whole is read from the audio process's position; the doorbell only says when to look. So a worker that was stalled,
-or has just been started again, finds by itself what it missed: it hears those blocks with `prefill` and answers the next one.
+or has just been started again, finds by itself what it missed: it hears those blocks with `prefill` and answers the next one. An engine
+that is to take over from another does the same, and answers in the dark until it is its turn (appliance/takeover.py).
 
 Runs in: the worker process, which has one thread of Python. A runtime is imported only here, through engines.bundle.
 """
@@ -23,19 +24,20 @@ from typing import Any
 
 import numpy as np
 
-from appliance.controls import Control, Controls
+from appliance.controls import PROMPTS_OF_SLOT, Control, Controls, Turn
 from appliance.deadline import already_lost
 from appliance.governor import Cost, Governor, GovernorSettings
 from appliance.histogram import Measure, histogram
 from appliance.realtime import end_with_parent
 from appliance.ring import Ring, Samples, WetRing
-from appliance.shared import SharedMemory
+from appliance.shared import SharedMemory, SlotFact
 from appliance.stats import BlockMode, Counter, Counters, Ledger, WorkerCounter
 from engines.bundle import BundleError, locate, open_engine, verify
 from engines.engine import Engine, EngineControls
 
 PRIME_BLOCKS = 12  # so much of what was played just before it started does an engine hear first
 WARM_UP_BLOCKS = 2  # the first blocks of a runtime are slow, and the second takes another path than the first
+MEEK_NICE = 10  # how much further back than it will play an engine loads and answers while another one sounds
 WAKE_MS = 250  # how often a waiting worker looks for itself: a doorbell may have been lost with the process that rang it
 
 
@@ -55,6 +57,7 @@ class WorkerSettings:
     core: int | None = None
     nice: int = 0
     governor: GovernorSettings = field(default_factory=GovernorSettings)
+    slot: int = 0
 
     def command(self) -> list[str]:
         """For subprocess.Popen, together with `pass_fds`."""
@@ -83,7 +86,8 @@ class Worker:
     ) -> None:
         layout, spec = memory.layout, engine.spec
         ours = (spec.sample_rate, spec.block_frames, spec.codec_delay_frames)
-        assert ours == (layout.sample_rate, layout.block_frames, layout.codec_delay_frames), "engine and rings must agree"
+        assert ours == (layout.sample_rate, layout.block_frames, memory.facts[SlotFact.CODEC_DELAY_FRAMES]), "engine and rings must agree"
+        self.slot, self._facts = memory.slot, memory.facts
         self.engine, self.seed, self.clock = engine, seed, clock
         self.inputs, self.wets = Ring(memory.input, layout.guard_frames), WetRing(memory)
         self.ledger, self.controls = Ledger(memory.ledger, layout.block_frames), Controls(memory.controls)
@@ -97,6 +101,16 @@ class Worker:
         self.next_start = max(0, heard - prime) * self.block_frames
         self.anew = True  # the next answer does not go on from the one that is in the ring before it
         engine.reset(seed)
+
+    @property
+    def needed(self) -> bool:
+        """The pedal plays, and this engine is to play in it."""
+        return self.controls.running and not self._facts[SlotFact.RETIRES]
+
+    @property
+    def sounds(self) -> bool:
+        """It is this engine's turn, and not that of one in the other slot."""
+        return Turn.of(self.controls.get(Control.TURN)).slot == self.slot
 
     def pending(self) -> int | None:
         """Start of the oldest whole block that has not been heard, or None."""
@@ -125,13 +139,16 @@ class Worker:
 
     def _answer(self, start: int, wet: Samples) -> None:
         if wet.shape != (self.block_frames,) or not np.isfinite(wet).all():
+            self.counters.add(WorkerCounter.INVALID, 1)
             self._reset()  # no audio: what the engine remembers is as broken as what it said
             return
         self.wets.write_block(start, np.clip(wet, -1.0, 1.0), self.anew)  # repeats would make more of what is too loud
         self.anew = False
         row = self.ledger.row(start)
         row["written"] = self.clock()
-        self.governor.observe(self.times.count(row))
+        if self.sounds:
+            self.times.count(row)
+        self.governor.observe(Cost.of(row))
         self._close(start, BlockMode.GENERATED, WorkerCounter.GENERATED)
 
     def _close(self, start: int, mode: BlockMode, counter: WorkerCounter) -> None:
@@ -145,11 +162,11 @@ class Worker:
 
     def _wishes(self) -> EngineControls:
         spec = self.engine.spec
-        last = len(spec.prompts) - 1
+        last, (prompt, second_prompt) = len(spec.prompts) - 1, PROMPTS_OF_SLOT[self.slot]
         return EngineControls(
-            prompt=int(self._within(Control.PROMPT, last)),
+            prompt=int(self._within(prompt, last)),
             steps=int(self._within(Control.STEPS, spec.max_steps)),
-            second_prompt=int(self._within(Control.SECOND_PROMPT, last)),
+            second_prompt=int(self._within(second_prompt, last)),
             morph=self._within(Control.MORPH, 1),
             stray=self._within(Control.STRAY, 1),
             freeze=self._within(Control.FREEZE, 1) >= 0.5,
@@ -187,13 +204,12 @@ class BlockTimes:
         measures = (Measure.BLOCK_LATE, Measure.BLOCK_WORK, Measure.BLOCK_SLACK)
         self._late, self._work, self._slack = (histogram(memory.histograms, measure) for measure in measures)
 
-    def count(self, row: Any) -> Cost:
+    def count(self, row: Any) -> None:
         """A block has been answered: its row of the ledger is complete."""
         captured, started, written, due = (int(row[stage]) for stage in ("captured", "started", "written", "due"))
         self._late.add((started - captured) // 1000)
         self._work.add((written - started) // 1000)
         self._slack.add((due - written) // 1000)
-        return Cost.of(row)
 
 
 class Doorbell:
@@ -207,7 +223,7 @@ class Doorbell:
 
     def wait_block(self) -> int | None:
         """Start of the next block, or None when there will be no more."""
-        while self.worker.controls.running:
+        while self.worker.needed:
             start = self.worker.pending()
             if start is not None:
                 return start
@@ -240,6 +256,27 @@ def settle(core: int | None, nice: int) -> list[str]:
     return refused
 
 
+def meek(nice: int) -> int:
+    """The niceness of an engine that another one is heard before: further back, if this process may come forward again."""
+    now = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, min(19, now + 1))
+        os.setpriority(os.PRIO_PROCESS, 0, now)
+    except OSError:
+        return nice
+    return min(19, nice + MEEK_NICE)
+
+
+def come_forward(nice: int) -> None:
+    """With every thread that a runtime has started meanwhile."""
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            os.setpriority(os.PRIO_PROCESS, int(thread), nice)
+        except OSError as error:
+            print(f"worker: not permitted: niceness {nice} ({error.strerror})", flush=True)
+            return
+
+
 def backend_for(settings: WorkerSettings, counters: Counters) -> str:
     """A worker whose process ended before does not trust what may have ended it: a driver or a runtime on a GPU."""
     return settings.backend if counters.get(WorkerCounter.STARTS) == 1 else "onnxruntime"
@@ -250,10 +287,11 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: main decides what it means
     end_with_parent()
     settings = WorkerSettings.from_json(argv[0])
-    memory = SharedMemory.attach(settings.memory_fd)
+    memory = SharedMemory.attach(settings.memory_fd, settings.slot)
     counters = Counters(memory.worker_counters)
     counters.add(WorkerCounter.STARTS, 1)
-    refused = settle(settings.core, settings.nice)
+    sounds = Turn.of(Controls(memory.controls).get(Control.TURN)).slot == settings.slot
+    refused = settle(settings.core, settings.nice if sounds else meek(settings.nice))
     try:
         if settings.verify and settings.engine != "echo":
             verify(locate(settings.engine))
@@ -277,8 +315,11 @@ def serve(worker: Worker, settings: WorkerSettings) -> None:
     """Say that it is ready, then take blocks until main says so."""
     worker.counters.add(WorkerCounter.READY, 1)
     os.eventfd_write(settings.answer_fd, 1)
-    doorbell = Doorbell(settings.doorbell_fd, worker)
+    doorbell, behind = Doorbell(settings.doorbell_fd, worker), not worker.sounds
     while (start := doorbell.wait_block()) is not None:
+        if behind and worker.sounds:
+            behind = False
+            come_forward(settings.nice)
         worker.turn(start)
         os.eventfd_write(settings.answer_fd, 1)
 

@@ -37,7 +37,7 @@ def test_fresh_memory_is_silent_and_knows_no_block() -> None:
 
 def test_arrays_do_not_overlap() -> None:
     memory = SharedMemory.create(LAYOUT)
-    names = list(LAYOUT.arrays())
+    names = [*LAYOUT.common(), *LAYOUT.per_slot()]
     for name in names:
         getattr(memory, name).view(np.uint8)[...] = names.index(name) + 1
     for name in names:
@@ -46,7 +46,7 @@ def test_arrays_do_not_overlap() -> None:
 
 def test_scalars_are_aligned() -> None:
     memory = SharedMemory.create(LAYOUT)
-    assert all(getattr(memory, name).ctypes.data % 8 == 0 for name in LAYOUT.arrays())
+    assert all(getattr(memory, name).ctypes.data % 8 == 0 for name in [*LAYOUT.common(), *LAYOUT.per_slot()])
     assert memory.ledger.dtype.itemsize % 8 == 0 and len(memory.ledger) == LEDGER_BLOCKS
 
 
