@@ -1,6 +1,7 @@
 """What the board shows, as a pure function of how the pedal stands.
 
     status      white: only dry sound    blue: the plain delay    green: the engine    red: no sound at all
+                amber: the engine, which plays without a deadline certificate because its owner wanted it so
                 slow blink: the next stage is on its way; fast blink: the engine died and is started again
     deadline    green: on time           amber: close, or steps are shed     red: the plain delay stood in    off: no engine yet
     switches    what each switch's press does, and blue while frozen; a tuner takes them over
@@ -72,6 +73,7 @@ class Standing:
     saved: bool  # the sound is that of the preset that was chosen last
     trails: bool
     preset: str
+    certified: bool = True  # False: the engine was forced to play without a deadline certificate
     tuning: bool = False
     reading: Reading | None = None
 
@@ -96,7 +98,8 @@ _STATUS = {Stage.SILENT: Colour.RED, Stage.DRY: Colour.WHITE, Stage.DELAY: Colou
 def _status(now: Standing) -> Light:
     waits = now.stage in (Stage.DRY, Stage.DELAY)
     pattern = Pattern.FAST_BLINK if waits and now.slot is SlotState.DEAD else Pattern.SLOW_BLINK if waits else Pattern.STEADY
-    return Light(_STATUS[now.stage], pattern)
+    forced = now.stage is Stage.ENGINE and not now.certified
+    return Light(Colour.AMBER if forced else _STATUS[now.stage], pattern)
 
 
 _LIT = {"freeze": Colour.BLUE, "jam": Colour.VIOLET, "tuner": Colour.WHITE, "kill_dry": Colour.WHITE, "trails": Colour.WHITE}

@@ -76,6 +76,7 @@ class Playing:
         self.tuner = Tuner(memory, config.tuner.reference_hz)
         self.reading: Reading | None = None
         self.clip_light = ClipLight(memory)
+        self.certified = True  # set by whoever knows by what licence the engine plays
         self.storage: Storage | None = None
         self.preset: Preset | None = None  # what was chosen last
         self._kept: Sound | None = None  # how the pedal sounded then
@@ -242,6 +243,7 @@ class Playing:
             on=frozenset(name for name in TOGGLES if player.on(name)),
             saved=self._saved(),
             trails=player.on("trails"),
+            certified=self.certified,
             preset=f"{player.place} {self.preset.name}" if self.preset else str(player.place),
             tuning=player.on("tuner"),
             reading=self.reading,

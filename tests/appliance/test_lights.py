@@ -40,6 +40,12 @@ def test_each_stage_of_the_start_has_its_colour() -> None:
     assert lights(replace(PLAYING, stage=Stage.DELAY, slot=SlotState.DEAD)).status == Light(Colour.BLUE, Pattern.FAST_BLINK)
 
 
+def test_an_engine_without_a_certificate_is_amber_for_as_long_as_it_plays() -> None:
+    assert lights(replace(PLAYING, certified=False)).status == Light(Colour.AMBER)
+    delay = replace(PLAYING, certified=False, stage=Stage.DELAY, slot=SlotState.STARTING)
+    assert lights(delay).status == Light(Colour.BLUE, Pattern.SLOW_BLINK)
+
+
 # Switches
 
 
