@@ -6,9 +6,9 @@ worker process only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,11 +48,23 @@ class EngineControls:
     jam: bool = False  # accompany what was played instead of transforming it: the answer is music for JAM_BLOCKS later
 
 
+@dataclass(frozen=True)
+class EngineState:
+    """All that an engine remembers, as plain values. Every save of one engine has the same names, shapes and sizes."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    facts: Mapping[str, int]
+
+
 class Engine(Protocol):
     """Called from one thread, one block at a time, in input order. Audio is mono float32 in [-1, 1], (block_frames,)."""
 
     spec: EngineSpec
     runs_on: str  # what computes it, and why that; "" if nothing is to be said
+
+    @property
+    def backend(self) -> str:
+        """Name of the runtime that computes it now (engines.backends); "" if none does."""
 
     def reset(self, seed: int) -> None:
         """Forget everything heard and played; noise follows from `seed`, block and step from here on."""
@@ -62,3 +74,9 @@ class Engine(Protocol):
 
     def prefill(self, block: Audio) -> None:
         """Hear one block without answering: history and context stay true at a fraction of the cost."""
+
+    def save(self) -> EngineState:
+        """A copy of all that the next block's answer depends on, beside what it will be given."""
+
+    def restore(self, state: EngineState) -> None:
+        """Go on from a save of an engine of the same bundle: the same blocks get the same answers, to the last bit on one runtime."""

@@ -10,7 +10,6 @@ Runs in: the worker process, or alone (evaluation, tests); one thread.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 
 from engines.backend import Backend, BlockJob, Pass, Ring, Weights
 from engines.bundle import Bundle
-from engines.engine import JAM_BLOCKS, Audio, EngineControls, Stamp, no_stamp
+from engines.engine import JAM_BLOCKS, Audio, EngineControls, EngineState, Stamp, no_stamp
 from engines.lmdm import block as whole
 from engines.lmdm import sampler
 from engines.lmdm.cache import Cache, Rotary
 from engines.lmdm.config import HIDDEN, LOUDNESS_VALUES, PEAKS, ROWS_PER_LATENT, ModelConfig, Regime, sketch_peaks
+from engines.lmdm.state import Heard, StreamState
 from engines.lmdm.words import NULL_PROMPT, Mix, Told, Vocabulary
 from engines.prompts import PromptShelf
 
@@ -53,36 +53,11 @@ def stray(sketch: Array, share: float) -> Array:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """One block of input, analysed."""
-
-    latents: Array  # (1, N, C)
-    sketch: Array  # (1, N, S)
-
-
-@dataclass(frozen=True)
 class Known:
     """What the model is told about one block beside the words, with presence channels."""
 
     sketch_rows: Array  # (1, N, 1 + S)
     partner: Array  # (1, N, 1 + C)
-
-
-@dataclass
-class StreamState:
-    """Everything that one block leaves behind for the next; a deep copy of it is a save, putting it back a restore."""
-
-    cache: Cache
-    window: Array  # (1, P, C) the clean blocks themselves, enc-dec only; a ring with the same rows as the cache
-    window_partner: Array  # (1, P, 1 + C) and what was known of the partner
-    audio: Audio  # the last samples of the input, which the next block's analysis windows reach back to
-    loop: list[Heard]  # the last W blocks that were heard, as a ring: what goes round while frozen
-    decoder: dict[str, Array]
-    pending: Array | None = None  # (1, N, C) clean, not committed yet
-    pending_partner: Array | None = None  # (1, N, 1 + C)
-    words: int = NULL_PROMPT  # the prompt that weighed most in the last block
-    block: int = 0  # index of the next block; positions and noise follow from it
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,7 +93,7 @@ class StreamingEngine:
         names = ["encode", "prompt", "step", "decode", *(("first", "commit") if causal else ("context",))]
         self.weights = Weights.of(bundle)
         self.graphs = {name: backend.load(bundle.read(f"{name}.onnx"), self.weights.for_graph(name)) for name in names}
-        self.runner, self.runs_on = backend.block_runner(self.graphs), backend.name
+        self.runner, self.runs_on, self._backend = backend.block_runner(self.graphs), backend.name, backend
         self.vocabulary = Vocabulary(self.graphs["prompt"], self.weights, spec, self.config, self.facts.spacing, shelf)
         self.spec = replace(spec, prompts=self.vocabulary.words)
         self.rotary = Rotary(self.weights.array("inv_freq"))
@@ -149,11 +124,15 @@ class StreamingEngine:
             seed=seed,
         )
 
-    def save(self) -> StreamState:
-        return copy.deepcopy(self.state)
+    @property
+    def backend(self) -> str:
+        return self._backend.name
 
-    def restore(self, state: StreamState) -> None:
-        self.state = copy.deepcopy(state)
+    def save(self) -> EngineState:
+        return self.state.save(self.config)
+
+    def restore(self, state: EngineState) -> None:
+        self.state = StreamState.restored(state)
 
     def generate(self, block: Audio, controls: EngineControls, stamp: Stamp = no_stamp) -> Audio:
         known = self._known(self._hear(block, controls.freeze), controls)
