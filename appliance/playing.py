@@ -8,7 +8,7 @@ Runs in: the main process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from appliance.config import Config, ConfigError
@@ -124,6 +124,29 @@ class Playing:
         self.storage.keeper.note(0.0, self.state, last=True)
         self.storage.close()
         return self.storage.writer.failures()
+
+    # Orders from elsewhere: what was done is said in one line, and what can't be done is raised as ConfigError or OSError
+
+    def choose(self, wish: str) -> str:
+        """Play the preset that `wish` means."""
+        return self._said(lambda storage: self._choose(storage, wish))
+
+    def edit(self, place: Place, preset: Preset) -> str:
+        """Keep a preset as it was written elsewhere; it is heard when it is chosen the next time."""
+        return self._said(lambda storage: self._keep(storage, place, preset))
+
+    def _said(self, do: Callable[[Storage], None]) -> str:
+        if self.storage is None:
+            raise ConfigError("presets are not kept in this run")
+        before = len(self._lines)
+        do(self.storage)
+        return "; ".join(self._lines[before:])
+
+    def _keep(self, storage: Storage, place: Place, preset: Preset) -> None:
+        storage.save(place, preset)
+        if place == self.player.place:
+            self.preset, self._kept = preset, preset.sound
+        self._lines.append(f"saved as preset {place} {preset.name}")
 
     # Presets
 
