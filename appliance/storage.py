@@ -15,9 +15,10 @@ import fcntl
 import os
 import queue
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
-_UNFINISHED = ".new"
+UNFINISHED = ".new"
 
 
 class Disk:
@@ -26,7 +27,7 @@ class Disk:
     def create(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
 
-    def write(self, fd: int, data: bytes) -> int:
+    def write(self, fd: int, data: bytes | memoryview) -> int:
         return os.write(fd, data)
 
     def sync(self, fd: int) -> None:
@@ -41,6 +42,16 @@ class Disk:
     def remove(self, path: Path) -> None:
         os.unlink(path)
 
+    def symlink(self, target: str, path: Path) -> None:
+        os.symlink(target, path)
+
+    def make_folder(self, path: Path) -> None:
+        os.mkdir(path)
+
+    def remove_folder(self, path: Path) -> None:
+        """Which is empty."""
+        os.rmdir(path)
+
     def sync_folder(self, folder: Path) -> None:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -54,17 +65,37 @@ DISK = Disk()
 
 def replace_file(path: Path, text: str, disk: Disk = DISK) -> None:
     """`path` holds `text`, or what it held before. Raises OSError."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
-    fd = disk.create(unfinished)
+    unfinished = _beside(path)
+    write_file(unfinished, [text.encode()], disk)
+    disk.rename(unfinished, path)
+    disk.sync_folder(path.parent)
+
+
+def replace_link(path: Path, target: str, disk: Disk = DISK) -> None:
+    """`path` is a symbolic link to `target`, or what it was before. Raises OSError."""
+    unfinished = _beside(path)
+    if os.path.lexists(unfinished):  # of a process of the same number that was killed
+        disk.remove(unfinished)
+    disk.symlink(target, unfinished)
+    disk.rename(unfinished, path)
+    disk.sync_folder(path.parent)
+
+
+def write_file(path: Path, pieces: Iterable[bytes], disk: Disk = DISK) -> None:
+    """A new file, durable but for its name. Raises OSError."""
+    fd = disk.create(path)
     try:
-        data = text.encode()
-        while data:
-            data = data[disk.write(fd, data) :]
+        for piece in pieces:
+            left = memoryview(piece)
+            while left:
+                left = left[disk.write(fd, left) :]
         disk.sync(fd)
     finally:
         disk.close(fd)
-    disk.rename(unfinished, path)
-    disk.sync_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
 
 
 def remove_file(path: Path, disk: Disk = DISK) -> None:
@@ -85,7 +116,7 @@ def set_aside(path: Path, disk: Disk = DISK) -> Path:
 
 def sweep(folder: Path, disk: Disk = DISK) -> None:
     """Remove what an interrupted write has left; nobody else may be writing. Raises OSError."""
-    for left in folder.glob(f".*{_UNFINISHED}"):
+    for left in folder.glob(f".*{UNFINISHED}"):
         disk.remove(left)
 
 
