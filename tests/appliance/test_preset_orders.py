@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from appliance.controls import Control
+from appliance.orders import OrderError
 from appliance.preset_orders import preset_orders
 from appliance.presets import Place, PresetStore
-from appliance.rules import ConfigError
 from tests.appliance.test_playing import Stage
 
 
@@ -49,7 +49,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("name", "words", "says"), MISTAKES)
 def test_mistakes_are_one_line_and_keep_nothing(tmp_path: Path, name: str, words: dict[str, Any], says: str) -> None:
     stage = Stage(tmp_path)
-    with pytest.raises(ConfigError, match=says) as caught:
+    with pytest.raises(OrderError, match=says) as caught:
         order(stage, name, **words)
     assert "\n" not in str(caught.value) and not PresetStore(tmp_path).places()
     stage.playing.end()
@@ -57,5 +57,5 @@ def test_mistakes_are_one_line_and_keep_nothing(tmp_path: Path, name: str, words
 
 def test_a_run_that_keeps_nothing_says_so(tmp_path: Path) -> None:
     stage = Stage(tmp_path, remember=False)
-    with pytest.raises(ConfigError, match="not kept in this run"):
+    with pytest.raises(OrderError, match="not kept in this run"):
         order(stage, "save-preset", place="1.1", name="a")
