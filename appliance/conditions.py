@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def conditions_now(config: Config, address: str, root: Path = Path("/")) -> Cond
     )
 
 
+@cache  # of the code that this process began with
 def version() -> str:
     """Of Ghostnote: the package's, and a hash of the code that plays, which a clone may have changed since."""
     try:
