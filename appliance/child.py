@@ -40,7 +40,9 @@ class Child:
         pass_fds: Sequence[int],
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
+        own_errors: bool = False,
     ) -> None:
+        """`own_errors`: what the process complains of is among its `lines` and goes nowhere else."""
         self.name, self.command, self.pass_fds = name, list(command), tuple(pass_fds)
         self.backoff, self.clock = backoff or Backoff(), clock
         self.process: subprocess.Popen[bytes] | None = None
@@ -48,6 +50,8 @@ class Child:
         self.restarts = 0
         self.peak_rss_mb = 0.0
         self.started_at = self.ended_at = 0.0
+        self.last_line = ""
+        self._errors = subprocess.STDOUT if own_errors else None
         self._in_a_row = 0
         self._printed = b""
 
@@ -56,7 +60,7 @@ class Child:
         environment = {**os.environ, **CHILD_ENVIRONMENT, "PYTHONUNBUFFERED": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPO), os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
-            self.command, pass_fds=self.pass_fds, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            self.command, pass_fds=self.pass_fds, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
         )
         assert self.process.stdout
         os.set_blocking(self.process.stdout.fileno(), False)
@@ -85,7 +89,9 @@ class Child:
         """What the process has printed since the last call."""
         self._read()
         whole, _, self._printed = self._printed.rpartition(b"\n")
-        return whole.decode(errors="replace").splitlines()
+        lines = whole.decode(errors="replace").splitlines()
+        self.last_line = lines[-1] if lines else self.last_line
+        return lines
 
     def _read(self) -> None:
         if self.process is not None and self.process.stdout is not None:

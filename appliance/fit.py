@@ -5,7 +5,7 @@ Runs in: the main process, before anything is started.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from appliance.config import MAX_DELAY_MS, Config, ConfigError
 from appliance.deadline import Deadline
@@ -27,7 +27,7 @@ class DelayRange:
 
 @dataclass(frozen=True)
 class Fit:
-    """What is fixed for as long as this engine plays with this configuration."""
+    """What is fixed for as long as this engine plays with this configuration, in rings that were made when the pedal started."""
 
     spec: EngineSpec
     layout: Layout
@@ -39,6 +39,15 @@ class Fit:
         """Raises ConfigError where the two do not go together."""
         layout, wet = _layout(config, spec), WetSettings()
         return cls(spec, layout, _delays(config, layout, wet.fade_frames), wet)
+
+    def with_engine(self, config: Config, spec: EngineSpec) -> Fit:
+        """Another engine in the same rings. Raises ConfigError where it needs other ones."""
+        here = self.layout
+        if (spec.sample_rate, spec.block_frames) != (here.sample_rate, here.block_frames):
+            plays, pedal = (f"{one.block_frames} frames at {one.sample_rate} Hz" for one in (spec, here))
+            raise ConfigError(f"engine {spec.name!r} plays blocks of {plays}, the pedal {pedal}: it can't take over; restart with it")
+        layout = replace(here, codec_delay_frames=spec.codec_delay_frames)
+        return replace(self, spec=spec, layout=layout, delays=_delays(config, layout, self.wet.fade_frames))
 
     def delay_frames(self, delay_ms: float) -> int:
         """The delay that comes nearest to what the player asks for."""
@@ -63,5 +72,6 @@ def _delays(config: Config, layout: Layout, fade_frames: int) -> DelayRange:
         raise ConfigError(f"[engine] budget_ms = {budget_ms:g} leaves no time: use more than {1000 * fade_frames / layout.sample_rate:.0f}")
     shortest = Deadline.of(layout, fade_frames).minimum_delay_frames(budget_frames)
     longest = layout.ring_frames - 2 * layout.block_frames
-    assert shortest <= longest, "the rings are made for the longest delay and the largest budget"
+    if shortest > longest:  # the rings are made for the longest delay and the largest budget of the engine that plays first
+        raise ConfigError(f"a codec delay of {layout.codec_delay_frames} frames is more than the rings hold: restart with this engine")
     return DelayRange(shortest, longest)

@@ -31,11 +31,13 @@ from appliance.observer import Observer, governor_of
 from appliance.playing import Playing
 from appliance.prompt_commands import prompt_folder
 from appliance.report import Report, Session, collect, own_peak_rss_mb
-from appliance.shared import SharedMemory
-from appliance.slot import Slot, SlotState
+from appliance.shared import SLOTS, SharedMemory
+from appliance.slot import Slot, SlotState, ending
 from appliance.stats import Counter, Counters
+from appliance.takeover import Takeover
 from appliance.worker import WorkerSettings
 from engines.bundle import locate, read_spec, verify
+from engines.engine import EngineSpec
 from hw.board import open_board
 
 log = logging.getLogger("ghostnote")
@@ -73,17 +75,18 @@ class Supervisor:
         self.config, self.options = config, options or RunOptions()
         if config.engine.bundle != "echo" and not self.options.patient:
             verify(locate(config.engine.bundle))
-        self.spec = read_spec(config.engine.bundle, str(prompt_folder(config)))
-        fit = Fit.of(config, self.spec)
+        self.address = config.engine.bundle  # of the engine that sounds
+        fit = Fit.of(config, read_spec(self.address, str(prompt_folder(config))))
         self.board = open_board(config.board.port)
         self.memory = SharedMemory.create(fit.layout)
-        self.doorbell_fd, self.answer_fd = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2))
+        self.answer_fd, *self.doorbell_fds = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(1 + SLOTS))
         self.controls, self.counters = Controls(self.memory.controls), Counters(self.memory.counters)
         self.playing = Playing(config, fit, self.memory, self.options.remember)
         self.player = self.playing.player
         settings = self._audio_settings(fit.wet)
         self.audio = Child("audio", settings.command(), settings.pass_fds)
-        self.slot = Slot(self.memory, self._worker_settings())
+        self.slot = Slot(self.memory.of(0), self.worker_settings(0, self.address))
+        self.takeover, self._restarts_before = Takeover(self), 0
         self.observer = Observer(self.memory, config)
         self.stopping = self.ended = False
         self.startup_seconds: float | None = None
@@ -108,6 +111,28 @@ class Supervisor:
         """May be called from a signal handler."""
         self.stopping = True
 
+    def take_over(self, address: str) -> None:
+        """Begin to replace the engine that plays by the one at `address`, without a gap; `takeover` says how far that is.
+
+        Raises TakeoverError, and nothing has changed."""
+        self.takeover.begin(address)
+
+    def engine_changed(self, slot: Slot, address: str) -> None:
+        """Only the engine in `slot` is heard from now on."""
+        self._restarts_before += self.slot.child.restarts
+        self.slot, self.address = slot, address
+        self.memory.look_at(slot.number)
+        self.observer.engine_changed()
+
+    @property
+    def spec(self) -> EngineSpec:
+        """Of the engine that the player plays with."""
+        return self.player.spec
+
+    @property
+    def engine_restarts(self) -> int:
+        return self._restarts_before + self.slot.child.restarts
+
     @property
     def seconds(self) -> float:
         """The audio clock: what the board's events are timed by."""
@@ -127,7 +152,7 @@ class Supervisor:
             startup_seconds=self.startup_seconds,
             peak_rss_mb=peaks,
             audio_restarts=self.audio.restarts,
-            engine_restarts=self.slot.child.restarts,
+            engine_restarts=self.engine_restarts,
             notes=tuple(self.notes),
             misses=dict(self.observer.monitor.causes),
             breaches=dict(self.observer.monitor.watch.breaches),
@@ -160,6 +185,7 @@ class Supervisor:
         self._rest(*self.board.wake_fds())
         self._follow_audio()
         self._follow_slot()
+        self.takeover.tick()
         now = time.monotonic()
         for line in self.playing.take(self.board.poll(self.seconds), self.seconds, self.board.answers):
             log.info("%s", line, extra=about("playing"))
@@ -180,7 +206,7 @@ class Supervisor:
             os.eventfd_read(self.answer_fd)
 
     def _follow_audio(self) -> None:
-        self._listen(self.audio)
+        self.listen(self.audio)
         if self.audio.ended():
             self._audio_ended()
         elif not self.audio.running and self.audio.restart_when_due():
@@ -194,7 +220,7 @@ class Supervisor:
         if code == 0:
             self.ended = True
         elif not self._cannot_open():
-            log.error("the audio process ended (%s): it starts again", _ending(code), extra=about("audio-died", ending=_ending(code)))
+            log.error("the audio process ended (%s): it starts again", ending(code), extra=about("audio-died", ending=ending(code)))
         elif not self.options.patient:
             raise StartError("")
 
@@ -213,13 +239,13 @@ class Supervisor:
         if self.slot.state is SlotState.EMPTY and self._dry_sound_had_its_chance():
             self.slot.start()
         before = self.slot.state
-        self._listen(self.slot.child)
+        self.listen(self.slot.child)
         state = self.slot.watch()
         if state is SlotState.DEAD and before is not state:
             if self.slot.never_ready and self.slot.child.exit_code == CANNOT_OPEN and not self.options.patient:
                 raise StartError("")
-            ending = _ending(self.slot.child.exit_code)
-            log.error("the engine ended (%s): it starts again, the plain delay plays on", ending, extra=about("engine-died", ending=ending))
+            how = ending(self.slot.child.exit_code)
+            log.error("the engine ended (%s): it starts again, the plain delay plays on", how, extra=about("engine-died", ending=how))
         if self.startup_seconds is None and state in (SlotState.READY, SlotState.ACTIVE):
             self.startup_seconds = time.monotonic() - self._began
             extra = about("engine-ready", engine=self.spec.name, seconds=self.startup_seconds)
@@ -229,7 +255,8 @@ class Supervisor:
         """An engine that loads would take the processor from an audio process that starts: guitar first."""
         return self.counters.get(Counter.PERIODS) > 0 or time.monotonic() - self._began > DRY_FIRST_SECONDS
 
-    def _listen(self, child: Child) -> None:
+    def listen(self, child: Child) -> None:
+        """Say what a process has printed, and keep it for the report."""
         for line in child.lines():
             log.info("%s", line)
             if line not in self.notes:
@@ -246,14 +273,15 @@ class Supervisor:
         deadline = time.monotonic() + STOP_SECONDS
         self.audio.stop(deadline)
         self.slot.retire(deadline)
-        self._listen(self.audio)
-        self._listen(self.slot.child)
+        self.takeover.close(deadline)
+        self.listen(self.audio)
+        self.listen(self.slot.child)
         self.board.close()
         for line in self.playing.end():
             log.error("%s", line, extra=about("not-kept"))
         self.observer.close()
         self.memory.close()
-        for fd in (self.doorbell_fd, self.answer_fd):
+        for fd in (self.answer_fd, *self.doorbell_fds):
             os.close(fd)
 
     @contextmanager
@@ -272,7 +300,7 @@ class Supervisor:
         realtime, options = self.config.realtime, self.options
         return AudioSettings(
             memory_fd=self.memory.fd,
-            doorbell_fds=(self.doorbell_fd,),
+            doorbell_fds=tuple(self.doorbell_fds),
             port=self.config.audio.port,
             format=self.config.audio.format(),
             wet=wet,
@@ -283,15 +311,15 @@ class Supervisor:
             record_frames=options.record_frames,
         )
 
-    def _worker_settings(self) -> WorkerSettings:
+    def worker_settings(self, slot: int, address: str) -> WorkerSettings:
         engine, realtime = self.config.engine, self.config.realtime
         return WorkerSettings(
             memory_fd=self.memory.fd,
-            doorbell_fd=self.doorbell_fd,
+            doorbell_fd=self.doorbell_fds[slot],
             answer_fd=self.answer_fd,
-            engine=engine.bundle,
+            engine=address,
             prompts=str(prompt_folder(self.config)),
-            verify=self.options.patient,
+            verify=self.options.patient or address != engine.bundle,
             backend=engine.backend,
             threads=engine.threads,
             seed=engine.seed,
@@ -303,9 +331,3 @@ class Supervisor:
 
 def _core(configured: int) -> int | None:
     return None if configured < 0 else configured
-
-
-def _ending(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"signal {-exit_code}, {signal.Signals(-exit_code).name}"
-    return f"exit code {exit_code}"

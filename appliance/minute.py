@@ -29,8 +29,7 @@ class MinuteLine:
     """`due` returns a line when a minute is over."""
 
     def __init__(self, memory: SharedMemory, now: float) -> None:
-        self._counters = Counters(memory.counters)
-        self._ledger = Ledger(memory.ledger, memory.layout.block_frames)
+        self._counters, self._memory = Counters(memory.counters), memory
         self._vitals = Vitals()
         self._began_at = now
         self._late, self._xruns = self._read()
@@ -39,7 +38,7 @@ class MinuteLine:
         """`now` on CLOCK_MONOTONIC, as the ledger's stamps."""
         if now - self._began_at < MINUTE_SECONDS:
             return None
-        rows = self._ledger.blocks()
+        rows = Ledger(self._memory.ledger, self._memory.layout.block_frames).blocks()
         rows = rows[(rows["written"] > self._began_at * 1e9) & (rows["written"] <= now * 1e9)]
         late, xruns = self._read()
         line = _line(slack_ms(rows).tolist(), late - self._late, xruns - self._xruns, self._vitals.machine().celsius)

@@ -26,7 +26,7 @@ from appliance.deadline import Health, judge
 from appliance.journal import about
 from appliance.misses import Miss, MissLog, ledger_lines
 from appliance.shared import SharedMemory
-from appliance.stats import Counter, Counters, Ledger, WorkerCounter
+from appliance.stats import Counter, Counters, Ledger, WorkerCounter, WorkerTotals
 from appliance.vitals import Sample, Vitals
 
 log = logging.getLogger("ghostnote")
@@ -62,7 +62,7 @@ class Monitor:
     ) -> None:
         self.memory, self.budgets, self.misses, self.vitals, self.clock = memory, budgets, misses, vitals or Vitals(), clock
         self.layout, self.ledger = memory.layout, Ledger(memory.ledger, memory.layout.block_frames)
-        self.audio, self.worker = Counters(memory.counters), Counters(memory.worker_counters)
+        self.audio, self.worker = Counters(memory.counters), WorkerTotals(memory)
         self.watch = Watch(memory, budgets)
         self.causes: Tally[str] = Tally()
         self.sample = Sample(clock())
@@ -78,6 +78,14 @@ class Monitor:
         self._worker_states, self._audio_states = "", ""
         self._periods, self._progress_ns, self._stalled_ns = 0, clock(), 0
         self._board_answers = True
+
+    def engine_changed(self) -> None:
+        """`memory` shows another slot: what is usual is found out anew."""
+        self.ledger = Ledger(self.memory.ledger, self.layout.block_frames)
+        self._samples.clear()
+        for usual in (self._worker_uses, self._audio_uses, self._works_ms):
+            usual.clear()
+        self._worker_states = ""
 
     def follow(self, scene: Scene) -> None:
         now_ns = self.clock()

@@ -66,6 +66,9 @@ class Observer:
     def health(self) -> Health:
         return self.monitor.health
 
+    def engine_changed(self) -> None:
+        self.monitor.engine_changed()
+
     def tick(self, pedal: Supervisor) -> None:
         slot = pedal.slot
         worker, audio = slot.child.process, pedal.audio.process
@@ -87,7 +90,10 @@ class Observer:
             steps=int(get(Control.STEPS)) or spec.steps,
             delay_ms=1000 * get(Control.DELAY_FRAMES) / spec.sample_rate,
             audio_restarts=pedal.audio.restarts,
-            engine_restarts=pedal.slot.child.restarts,
+            engine_restarts=pedal.engine_restarts,
+            takeover=pedal.takeover.state.value,
+            takeover_engine=pedal.takeover.engine,
+            takeover_reason=pedal.takeover.reason,
             preset=str(pedal.player.place),
             prompts=spec.prompts,
             sound=asdict(pedal.player.sound()),

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from appliance.config import Config, ConfigError, ControlsConfig
-from appliance.controls import Control, Controls, Tuning
+from appliance.controls import PROMPTS_OF_SLOT, Control, Controls, Tuning
 from appliance.fit import Fit
 from appliance.presets import Place, Sound
 from appliance.rules import rules_of
@@ -30,7 +30,8 @@ KNOBS = {
     "mix": Control.MIX, "repeats": Control.REPEATS, "level": Control.LEVEL, "tone": Control.TONE, "morph": Control.MORPH,
     "stray": Control.STRAY,
 }
-PROMPTS = {"prompt": Control.PROMPT, "second_prompt": Control.SECOND_PROMPT}
+PROMPTS = ("prompt", "second_prompt")
+NOT_PRESSED = (Control.RUNNING, Control.TURN)  # what no press can change
 TURNED = (*KNOBS, "time")  # what a knob or a pedal can move
 
 
@@ -53,6 +54,15 @@ def find_prompt(wish: str | float, spec: EngineSpec) -> int:
     raise ConfigError(f"prompt {wish!r} is unknown to engine {spec.name!r}; {hint}")
 
 
+def _unknown(wish: str, spec: EngineSpec) -> str:
+    """Why this engine can't be asked for these words; empty if it can."""
+    try:
+        find_prompt(wish or 0, spec)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 @dataclass(frozen=True)
 class Memento:
     """Everything that a press can change, to take it back."""
@@ -71,6 +81,9 @@ class Player:
         self.controls, self.fit, self.spec = controls, fit, fit.spec
         self.tempo, self.subdivision = TapTempo(), Subdivision.QUARTER
         self.wishes = dict.fromkeys(PROMPTS, "")  # prompts as the player put them: another engine may know what this one does not
+        self.slot = 0  # of the engine that this one plays with
+        self._other: tuple[EngineSpec, int] | None = None  # while one takes over from the other: that of the two which is not `spec`
+        self._stretched = 0, 0  # the delay before the last turn, and as it had to be after it
         self.place = Place(1, 1)  # of the preset that was chosen last
         self.tuning = Tuning.MUTE  # what `tuner` turns on
         self._rules = rules_of(ControlsConfig)
@@ -89,7 +102,11 @@ class Player:
 
     @property
     def prompt(self) -> str:
-        return self.spec.prompts[int(self.controls.get(Control.PROMPT))]
+        return self.spec.prompts[self.prompt_index]
+
+    @property
+    def prompt_index(self) -> int:
+        return int(self.controls.get(PROMPTS_OF_SLOT[self.slot][0]))
 
     @property
     def delay_ms(self) -> float:
@@ -183,7 +200,7 @@ class Player:
         for name in PROMPTS:
             self.wishes[name] = getattr(sound, name)
             try:
-                self.controls.set(PROMPTS[name], find_prompt(self.wishes[name] or 0, self.spec))
+                self._ask(name, find_prompt(self.wishes[name] or 0, self.spec))
             except ConfigError as error:
                 refused.append(str(error))
         return refused
@@ -196,10 +213,50 @@ class Player:
         for name in ("bypass", "kill_dry", "trails"):
             self.controls.set(SWITCHES[name], float(getattr(stand, name)))
 
+    # Another engine
+
+    def meet(self, spec: EngineSpec, slot: int) -> None:
+        """Another engine hears too. It is asked for the same words, and for its first prompt where it does not know them."""
+        self._other = spec, slot
+        for name in PROMPTS:
+            self._tell_other(name)
+
+    def turn_to(self, fit: Fit, slot: int) -> list[str]:
+        """Play with the engine that was met; the one before hears on until `part`. Returns what there is to say about it."""
+        unknown = [line for name in PROMPTS if (line := _unknown(self.wishes[name], fit.spec))]
+        self._other = self.spec, self.slot
+        self.fit, self.spec, self.slot = fit, fit.spec, slot
+        before = int(self.controls.get(Control.DELAY_FRAMES))
+        self._stretched = before, fit.delays.clip(before)
+        self.controls.set(Control.DELAY_FRAMES, self._stretched[1])
+        return unknown
+
+    def turn_back(self, fit: Fit, slot: int) -> None:
+        """That engine is not to be: as before, but for what the player has changed since."""
+        before, stretched = self._stretched
+        self.fit, self.spec, self.slot, self._other = fit, fit.spec, slot, None
+        if self.controls.get(Control.DELAY_FRAMES) == stretched:
+            self.controls.set(Control.DELAY_FRAMES, before)
+
+    def part(self) -> None:
+        """Only one engine is left."""
+        self._other = None
+
+    def _ask(self, name: str, index: int) -> None:
+        """The engine that is played with, for one of its prompts; the other one for the same words."""
+        self.controls.set(PROMPTS_OF_SLOT[self.slot][PROMPTS.index(name)], index)
+        self._tell_other(name)
+
+    def _tell_other(self, name: str) -> None:
+        if self._other:
+            spec, slot = self._other
+            index = 0 if _unknown(self.wishes[name], spec) else find_prompt(self.wishes[name] or 0, spec)
+            self.controls.set(PROMPTS_OF_SLOT[slot][PROMPTS.index(name)], index)
+
     # Taking back
 
     def remember(self) -> Memento:
-        values: dict[Control, float] = {control: self.controls.get(control) for control in Control if control != Control.RUNNING}
+        values: dict[Control, float] = {control: self.controls.get(control) for control in Control if control not in NOT_PRESSED}
         return Memento(values, copy.deepcopy(self.tempo), self.subdivision, dict(self.wishes), self.place)
 
     def take_back(self, before: Memento, after: Memento) -> None:
@@ -218,8 +275,8 @@ class Player:
 
     def _prompt(self, name: str, wish: str | float) -> None:
         index = find_prompt(wish, self.spec)
-        self.controls.set(PROMPTS[name], index)
         self.wishes[name] = self.spec.prompts[index]
+        self._ask(name, index)
 
     def _new_delay(self, delay_ms: float) -> None:
         """A delay that was not tapped: it is the beat from now on."""

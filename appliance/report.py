@@ -19,7 +19,7 @@ from rich.text import Text
 
 from appliance.histogram import Measure, histogram
 from appliance.shared import SharedMemory
-from appliance.stats import Counter, Counters, Ledger, Rows, WorkerCounter, compute_ms, slack_ms
+from appliance.stats import Counter, Counters, Ledger, Rows, WorkerCounter, WorkerTotals, compute_ms, slack_ms
 
 Numbers = Mapping[str, float | None]
 
@@ -82,7 +82,7 @@ class Report:
 
 
 def collect(memory: SharedMemory, session: Session) -> Report:
-    layout, audio, worker = memory.layout, Counters(memory.counters), Counters(memory.worker_counters)
+    layout, audio, worker = memory.layout, Counters(memory.counters), WorkerTotals(memory)
     rows = Ledger(memory.ledger, layout.block_frames).blocks()
     compute, block_ms = compute_ms(rows), 1000 * layout.block_frames / layout.sample_rate
     position = audio.get(Counter.POSITION)

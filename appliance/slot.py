@@ -4,6 +4,8 @@
                  ^                  |
                  +----- DEAD <------+            after any death, when the back-off allows
 
+There are two, so that an engine can take over from another one: appliance/takeover.py.
+
 What a slot believes follows from the worker's counters in shared memory and from whether its process lives: there are no messages.
 
 Runs in: the main process.
@@ -12,13 +14,14 @@ Runs in: the main process.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 
-from appliance.child import Backoff, Child
-from appliance.shared import SharedMemory
+from appliance.child import STOP_SECONDS, Backoff, Child
+from appliance.shared import SharedMemory, SlotFact
 from appliance.stats import Counter, Counters, WorkerCounter
 from appliance.worker import WorkerSettings
 
@@ -32,13 +35,17 @@ class SlotState(Enum):
 
 
 class Slot:
-    """`watch` must be called often."""
+    """`watch` must be called often. `memory` shows what this slot has; with `own_errors` the child keeps what its process complains of."""
 
-    def __init__(self, memory: SharedMemory, settings: WorkerSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, memory: SharedMemory, settings: WorkerSettings, clock: Callable[[], float] = time.monotonic, own_errors: bool = False
+    ) -> None:
+        self.memory, self.number, self.clock = memory, memory.slot, clock
         self.audio, self.counters = Counters(memory.counters), Counters(memory.worker_counters)
         self.patience_frames = 2 * memory.layout.ring_frames
-        self.settings = replace(settings, memory_fd=memory.fd)
-        self.child = Child("engine", self.settings.command(), self.settings.pass_fds, Backoff(), clock)
+        self.settings = replace(settings, memory_fd=memory.fd, slot=memory.slot)
+        self.child = Child("engine", self.settings.command(), self.settings.pass_fds, Backoff(), clock, own_errors)
+        self._released_at = 0.0
         self.state = SlotState.EMPTY
         self._ready_before = self._answers_before = 0
         self._heard = self._heard_at = 0
@@ -73,6 +80,20 @@ class Slot:
         self.child.stop(deadline)
         self.state = SlotState.EMPTY
 
+    def release(self) -> None:
+        """The pedal plays on without this engine: its process is to end, and nobody waits for that."""
+        self.memory.facts[SlotFact.RETIRES] = 1
+        os.eventfd_write(self.settings.doorbell_fd, 1)
+        self._released_at = self.clock()
+
+    def gone(self) -> bool:
+        """Whether the process of a released engine has ended. One that takes too long is killed."""
+        if self.child.ended() or not self.child.running:
+            self.state = SlotState.EMPTY
+        elif self.clock() - self._released_at > STOP_SECONDS:
+            self.child.kill()
+        return self.state is SlotState.EMPTY
+
     def _follow(self) -> None:
         """The process lives and its engine is loaded. One that hears nothing for twice the rings' length hangs, and is ended."""
         position, started = self.audio.get(Counter.POSITION), self.state is SlotState.STARTING
@@ -88,3 +109,10 @@ class Slot:
         """Where the counters stand before a new process begins to count."""
         self._ready_before = self.counters.get(WorkerCounter.READY)
         self._answers_before = self.counters.get(WorkerCounter.GENERATED)
+
+
+def ending(exit_code: int | None) -> str:
+    """How a process ended, in words."""
+    if exit_code is not None and exit_code < 0:
+        return f"signal {-exit_code}, {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"

@@ -51,6 +51,9 @@ class Facts:
     delay_ms: float
     audio_restarts: int
     engine_restarts: int
+    takeover: str = "idle"  # how far another engine is on its way in the place of this one
+    takeover_engine: str = ""
+    takeover_reason: str = ""  # why it did not get there
     preset: str = ""  # the place that was chosen last
     prompts: tuple[str, ...] = ()  # that the engine knows
     sound: Mapping[str, Any] = field(default_factory=dict)  # what a preset would keep of now

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.config import Config, ConfigError, KnobsConfig, SwitchesConfig
-from appliance.controls import Control
 from appliance.gestures import Chord, Double, Gesture, Gestures, Hold, Press, Release, TakeBack, Timing
 from appliance.player import TURNED, Memento, Player
 from hw.board import EXPRESSION, ControlEvent, KnobEvent, SwitchEvent
@@ -197,5 +196,5 @@ class Surface:
             self.apply(ControlEvent(seconds, control, value))
         elif action in PROMPT_STEPS:
             prompts = len(self.player.spec.prompts)
-            index = int(self.player.controls.get(Control.PROMPT)) + PROMPT_STEPS[action]
+            index = self.player.prompt_index + PROMPT_STEPS[action]
             self.apply(ControlEvent(seconds, "prompt", float(index % prompts)))
