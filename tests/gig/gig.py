@@ -17,11 +17,13 @@ from collections import Counter as Tally
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 import appliance.child
 import appliance.main
+import appliance.takeover
 import hw.alsa
 import hw.serial_board
 from appliance.config import Config, parse_config
@@ -32,6 +34,7 @@ from appliance.presets import Place, Preset, PresetStore, Sound
 from appliance.slot import SlotState
 from appliance.state import State
 from appliance.stats import Counter, WorkerCounter
+from appliance.takeover import TakeoverError
 from appliance.vitals import MachineVitals, ProcessVitals, Vitals
 from tests.gig.board import Board
 from tests.gig.card import UsbCard
@@ -105,6 +108,7 @@ class Life:
     prefilled: int
     periods: int  # on the tape
     least_limit: int
+    switches: int  # of engines, tried
 
 
 @dataclass
@@ -163,7 +167,8 @@ class Gig:
         self.lines: list[str] = []
         self.pedal: Supervisor | None = None
         self.engine = "ash"
-        self.switches: list[tuple[float, str]] = []
+        self.switches: list[tuple[float, str, str]] = []  # when it was asked for, how it ended, and why
+        self._switching = -1.0
         self._causes: Tally[str] = Tally()
         self._looked = self._judged_block = 0
         self.strange: list[tuple[float, int]] = []  # periods in which the wet bus had a number that was not asked for
@@ -202,7 +207,8 @@ class Gig:
     def _outside(self) -> None:
         """The edges of the pedal's code."""
         appliance.child.subprocess = Subprocess(self.computer.popen)  # type: ignore[attr-defined]
-        appliance.main.read_spec = lambda address, *_: spec_of(address)  # type: ignore[attr-defined]
+        appliance.main.read_spec = appliance.takeover.read_spec = lambda address, *_: spec_of(address)  # type: ignore[assignment]
+        appliance.takeover.memory_needed = lambda address: appliance.takeover.WORKER_BYTES
         hw.alsa.PyAlsaAudio = lambda: self.card  # type: ignore[assignment,misc]
         hw.serial_board.open_line = self.board.open_line  # type: ignore[assignment]
         logging.getLogger("ghostnote").addHandler(_Lines(self))
@@ -245,20 +251,22 @@ class Gig:
         pedal.board.close()
         pedal.observer.close()
         pedal.memory.close()
-        for fd in (pedal.doorbell_fd, pedal.answer_fd):
+        for fd in (pedal.answer_fd, *pedal.doorbell_fds):
             os.close(fd)
-        for child in (pedal.audio, pedal.slot.child):
+        slots = (pedal.slot, pedal.takeover.coming, pedal.takeover._leaving)
+        for child in (pedal.audio, *(slot.child for slot in slots if slot)):
             if child.process and child.process.stdout:
                 child.process.stdout.close()
 
     def _life(self, pedal: Supervisor, began: float, periods: int) -> Life:
         counters = {counter.name: pedal.counters.get(counter) for counter in Counter}
-        worker = {counter.name: pedal.slot.counters.get(counter) for counter in WorkerCounter}
+        worker = {counter.name: int(pedal.memory.carried[counter]) + pedal.slot.counters.get(counter) for counter in WorkerCounter}
         engines = self.computer.engines
         return Life(
-            began, self.seconds, counters, worker, pedal.audio.restarts, pedal.slot.child.restarts,
+            began, self.seconds, counters, worker, pedal.audio.restarts, pedal.engine_restarts,
             sum(engine.generated for engine in engines), sum(engine.prefilled for engine in engines), periods,
             min((limit for at, limit in self.track.limit if at >= began and limit), default=0),
+            sum(at >= began for at, _, _ in self.switches),
         )  # fmt: skip
 
     # Each tick
@@ -271,6 +279,10 @@ class Gig:
         if causes != self._causes:
             self.misses += [Miss(self.seconds, cause) for cause in (Tally(causes) - self._causes).elements()]
             self._causes = Tally(causes)
+        if self._switching >= 0 and not pedal.takeover.state.under_way and not pedal.takeover._leaving:
+            self.switches.append((self._switching, pedal.takeover.state.value, pedal.takeover.reason))
+            self._switching = -1.0
+        self.engine = pedal.address
         if self.seconds >= self._looked:
             self._looked = int(self.seconds) + 1
             self._look(pedal)
@@ -324,7 +336,8 @@ class Gig:
         """Where prompts and morph have stood still for longer than the longest delay, the engine's number is known."""
         wishes = share.controls[:, [Control.PROMPT, Control.SECOND_PROMPT, Control.MORPH, Control.FREEZE]]
         first = tuple(wishes[0])
-        if first[3] or np.any(wishes != wishes[0]) or self._settled[0] != (self.engine, *first):
+        switching = self.pedal is None or self.pedal.takeover.state.under_way
+        if switching or first[3] or np.any(wishes != wishes[0]) or self._settled[0] != (self.engine, *first):
             self._settled = ((self.engine, *wishes[-1]), at + 1.5)
             return
         if at - self._settled[1] < SETTLED_SECONDS or not len(numbers):
@@ -347,12 +360,12 @@ class Gig:
     def _inflict(self, fault: Fault) -> None:
         {
             "card stalls": lambda: self.card.stall(int(fault.seconds * 44_100)),
-            "audio starved": lambda: self._hold(self.computer.audio, fault.seconds, "R"),
+            "audio starved": lambda: self._hold(self._audio, fault.seconds, "R"),
             "card loses frames": lambda: self.card.lose(int(fault.seconds * 44_100)),
             "card fails once": lambda: setattr(self.card, "fails_once", True),
             "card unplugged": lambda: self._unplug_card(fault.seconds),
-            "audio killed": lambda: self._kill(self.computer.audio),
-            "audio hangs": lambda: self._hold(self.computer.audio, FOREVER / 2e9, "S"),
+            "audio killed": lambda: self._kill(self._audio),
+            "audio hangs": lambda: self._hold(self._audio, FOREVER / 2e9, "S"),
             "engine killed": lambda: self._kill(self._worker),
             "engine hangs": self._stick,
             "engine stopped": lambda: self._hold(self._worker, fault.seconds, "T"),
@@ -363,12 +376,18 @@ class Gig:
             "garbage on the wire": lambda: self.board.garbage(3_000),
             "flood on the wire": lambda: [self.at(self.seconds + n / 100, self.board.flood) for n in range(30)] and None,
             "main killed": self._kill_main,
-            "engine switch": self._switch,
+            "engine switch": lambda: self._switch(fault.at),
+            "new engine dies": lambda: self._switch(fault.at, dies_after=0.3 + fault.at % 2),
+            "new engine slow": lambda: self._switch(fault.at, Load(20.0)),
         }[fault.kind.name]()  # type: ignore[no-untyped-call]
 
     @property
     def _worker(self) -> Process | None:
-        return self.computer.workers[-1] if self.computer.workers else None
+        return cast("Process | None", self.pedal.slot.child.process) if self.pedal else None
+
+    @property
+    def _audio(self) -> Process | None:
+        return cast("Process | None", self.pedal.audio.process) if self.pedal else None
 
     def _kill(self, process: Process | None) -> None:
         if process:
@@ -424,8 +443,22 @@ class Gig:
         self.machine.kill(self.machine.main)
         self.computer.kill_all()
 
-    def _switch(self) -> None:
-        pass
+    def _switch(self, at: float, load: Load | None = None, dies_after: float = 0.0) -> None:
+        """Another engine is asked for; it may be too slow, or die on the way."""
+        assert self.pedal
+        self.computer.next_load = load
+        try:
+            self.pedal.take_over("elm" if self.engine == "ash" else "ash")
+        except TakeoverError as error:
+            self.switches.append((at, "refused", str(error)))
+            return
+        self._switching = at
+        if dies_after:
+            self.at(self.seconds + dies_after, self._kill_coming)
+
+    def _kill_coming(self) -> None:
+        if self.pedal and self.pedal.takeover.coming:
+            self._kill(self.pedal.takeover.coming.child.process)
 
 
 class _Lines(logging.Handler):

@@ -33,6 +33,7 @@ class Computer:
     durations: Durations
     tape: Tape
     load: Load
+    next_load: Load | None = None  # of the next engine that is started
     audio: Process | None = None
     workers: tuple[Process, ...] = ()  # those that were started and have not been seen dead, the newest last
     engines: tuple[GigEngine, ...] = ()  # of all lives of the present pedal
@@ -84,17 +85,18 @@ class Computer:
         return self.audio
 
     def _worker(self, text: str) -> Process:
-        settings = WorkerSettings.from_json(text)
+        settings, load = WorkerSettings.from_json(text), self.next_load or self.load
+        self.next_load = None
 
         def body() -> int:
-            memory = SharedMemory.attach(settings.memory_fd)
+            memory = SharedMemory.attach(settings.memory_fd, settings.slot)
             counters = Counters(memory.worker_counters)
             counters.add(WorkerCounter.STARTS, 1)
             self.machine.sleep(self.durations.engine_restart() / 1e9)
             engine = GigEngine(settings.engine, self.machine, self.durations, Load())
             warm_up(engine)
             engine.generated = engine.prefilled = 0
-            engine.load = self.load
+            engine.load = load
             self.engines = (*self.engines, engine)
             worker = Worker(engine, memory, settings.seed, governor=settings.governor)
             engine.on_first = lambda: self.tape.judge.join(worker.next_start - CODEC_DELAY)
