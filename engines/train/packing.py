@@ -87,7 +87,7 @@ def context(batch: Batch, drops: Drops, blocks: int, per_block: int, rng: torch.
     chance = lambda *shape: torch.rand(*shape, generator=rng)  # noqa: E731
     changed_at = torch.where(chance(count) < drops.before, chance(count) * blocks, torch.zeros(count))
     block = visibility.block_of(blocks, per_block)[None, :, None]
-    clean = torch.where(block < changed_at[:, None, None], batch.before, batch.target)
+    clean = torch.where(block < changed_at[:, None, None], batch.before, batch.target if batch.own is None else batch.own)
     heard = (chance(count, blocks) < drops.heard_context) & ~batch.jam[:, None]
     clean = torch.where(heard.repeat_interleave(per_block, 1)[..., None], batch.heard, clean)
     return clean + chance(count, 1, 1) * drops.context_noise * torch.randn(clean.shape, generator=rng)

@@ -20,7 +20,10 @@ from engines.lmdm.sketch import PER_LATENT, Sketch
 from engines.train.corpus import CQT, LOUDNESS, MEL, Rows, Score
 from engines.train.instruments import COMPANIONS, TARGETS, training_phrases
 
-TEMPLATES = ("{}", "{}", "play {}", "the sound of {}", "make it sound like {}", "{} please")
+TEMPLATES = (
+    "{}", "play {}", "the sound of {}", "make it sound like {}", "{} please", "{}, played softly", "{} with feeling", "I would like {}",
+    "turn my guitar into {}", "{} in a large room",
+)
 BEFORE_DB = (-9.0, 6.0)  # level of what sounded before, against what should sound: the player decides, not the past
 CHANGED = 0.5  # share of windows whose words may have changed
 LAGS = (0, 1, 2)  # blocks by which a jamming partner is known late: future visibility of +1, 0 and -1 blocks
@@ -50,6 +53,7 @@ class Batch:
     sketch: Tensor  # (B, T, S) of the guitar
     states: Tensor  # (B, 16, 384)
     pooled: Tensor  # (B, 384)
+    own: Tensor | None = None  # (B, T, C) what the model itself made of it, where the context shall hold that
 
 
 def louder(rows: Tensor, gain: Tensor) -> Tensor:
@@ -76,7 +80,7 @@ class Pairs:
 
     def wordings(self) -> dict[int, list[text.Prompt]]:
         """What may be said for each program, embedded."""
-        found = {p: [text.encode(t.format(words)) for words in training_phrases(p) for t in TEMPLATES[1:]] for p in TARGETS}
+        found = {p: [text.encode(t.format(words)) for words in training_phrases(p) for t in TEMPLATES] for p in TARGETS}
         return found | {p: [text.encode(words) for words in training_phrases(p)] for p in COMPANIONS}
 
     def latents(self, rows: Tensor) -> Tensor:

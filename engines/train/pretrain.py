@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from engines.lmdm import codec, sampler, visibility
-from engines.lmdm.config import PRESETS
+from engines.lmdm.config import PRESETS, Regime
 from engines.lmdm.model import LMDM
 from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
 from engines.sao.checkpoint import init_from
@@ -35,7 +35,7 @@ from engines.train.distributed import ALONE, World
 from engines.train.imagined import Imagined
 from engines.train.instruments import TARGETS
 from engines.train.packing import Drops, Packed, pack, present
-from engines.train.pairs import Choice, Pairs
+from engines.train.pairs import Batch, Choice, Pairs
 
 FINE_TUNING_RATE = 5e-5  # learning rate for a model that knows its notes already: the paper's
 
@@ -53,6 +53,9 @@ class Recipe:
     ema: float = 0.999
     cool_down: float = 0.25  # last share of the steps, over which the learning rate falls; before, a run may be made longer
     regression: bool = False  # the baseline of the same size: no noise, one step
+    own_context: float = 0.25  # share of batches whose context is what the model itself makes, from `own_from` on
+    own_from: int = 3000  # step at which what it makes is worth learning from
+    own_steps: int = 2  # denoising steps of that
     drops: Drops = field(default_factory=Drops)
     seed: int = 0
 
@@ -60,6 +63,18 @@ class Recipe:
         """Learning rate of a step: warm up, hold, fall in a straight line to a twentieth."""
         falling = min(1.0, (1 - step / self.steps) / self.cool_down)
         return self.learning_rate * min(1, (step + 1) / self.warm_up_steps) * max(0.05, falling)
+
+
+def played(model: LMDM, batch: Batch, steps: int, seed: int, world: World) -> Batch:
+    """The same batch with a context that the model has made itself: it must learn to go on from its own mistakes, not from what no
+    stream will ever hold (Self-Forcing, arXiv 2506.08009; here without gradient, beside the recorded target)."""
+    follow = (~batch.jam).float()
+    told = world.here(Conditions(batch.states, batch.pooled, present(batch.sketch, follow), present(batch.heard, 1 - follow)))
+    sampling, blocks = Sampling(sampler.schedule(steps, sampler.Spacing.EVEN)), batch.target.shape[1] // model.config.block_latents
+    noise = seeded_noise(seed, len(batch.target), model)
+    with torch.no_grad(), world.autocast():
+        own = rollout(model, told, blocks, sampling, lambda block, step: world.here(noise(block, step)))
+    return replace(batch, own=own.float().cpu())
 
 
 def loss_of(model: LMDM, packed: Packed, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -126,6 +141,8 @@ class Trainer:
         """Of one batch, which follows from its number."""
         recipe, per_block = self.recipe, self.model.config.block_latents
         batch = self.pairs.batch(np.random.default_rng([recipe.seed, draw]), recipe.batch, recipe.blocks * per_block, per_block)
+        if self.step >= recipe.own_from and np.random.default_rng([recipe.seed, draw, 1]).random() < recipe.own_context:
+            batch = played(self.model, batch, recipe.own_steps, draw, self.world)
         chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + draw)
         packed = pack(batch, recipe.drops, self.visible, recipe.blocks, per_block, chance, recipe.regression)
         with self.world.autocast():
@@ -185,8 +202,14 @@ def load_encoder(path: Path) -> codec.Encoder:
 
 
 def start(args: argparse.Namespace) -> LMDM:
-    """A new model, or Stable Audio Open Small on its way to become one."""
-    return init_from(args.init_from, PRESETS[args.preset]) if args.init_from else LMDM(PRESETS[args.preset])
+    """A new model, or one that goes on from another run's average, or Stable Audio Open Small on its way to become one."""
+    config = replace(PRESETS[args.preset], regime=Regime(args.regime))
+    if args.init_from:
+        return init_from(args.init_from, config)
+    model = LMDM(config)
+    if args.start_from:
+        model.load_state_dict(checkpoint.load(args.start_from)["average"])
+    return model
 
 
 def corpora(args: argparse.Namespace) -> tuple[Pairs, Pairs]:
@@ -205,9 +228,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/lmdm.pt"))
     parser.add_argument("--preset", choices=tuple(PRESETS), default="reference")
     parser.add_argument("--init-from", type=Path, metavar="CHECKPOINT", help="fine-tune Stable Audio Open Small; sizes are its own")
+    parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="begin with the weights of another run of this program")
+    parser.add_argument("--regime", choices=[regime.value for regime in Regime], default=Regime.BLOCK_CAUSAL.value)
     parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--batch", type=int, default=8, help="windows per batch")
     parser.add_argument("--regression", action="store_true", help="train the baseline instead: no noise, one step")
+    parser.add_argument("--own-context", type=float, default=Recipe.own_context, help="share of batches with a context of the model's own")
     parser.add_argument("--every", type=int, default=500)
     distributed.add_arguments(parser)
     args = parser.parse_args()
@@ -221,7 +247,12 @@ def train(args: argparse.Namespace) -> None:
     world = distributed.join(args)
     torch.manual_seed(0)
     rate = FINE_TUNING_RATE if args.init_from else Recipe.learning_rate
-    model, recipe = start(args), Recipe(args.steps, args.batch, learning_rate=rate, regression=args.regression)
+    own_context = 0.0 if args.regression or args.init_from else args.own_context  # those see no noise, and the corpus as latents
+    own_from = 0 if args.start_from else Recipe.own_from
+    model = start(args)
+    recipe = Recipe(
+        args.steps, args.batch, learning_rate=rate, regression=args.regression, own_context=own_context, own_from=own_from
+    )  # fmt: skip
     facts = {"parameters": sum(p.numel() for p in model.parameters())}
     if args.dry_run:
         trainer = Trainer(model, recipe, Imagined(model.config), args.out, world)

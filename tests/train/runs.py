@@ -20,7 +20,7 @@ from engines.train.imagined import Imagined
 from engines.train.pretrain import Recipe, Trainer
 
 SMALL = replace(PRESETS["tiny"], sketch_channels=SKETCH_CHANNELS)
-RECIPE = Recipe(steps=8, batch=2, blocks=5, warm_up_steps=2)
+RECIPE = Recipe(steps=8, batch=2, blocks=5, warm_up_steps=2, own_context=0.5, own_from=2)
 
 
 def trainer(out: Path, world: World = ALONE, recipe: Recipe = RECIPE) -> Trainer:

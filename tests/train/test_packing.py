@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
@@ -75,14 +77,21 @@ def test_the_context_may_be_of_before_but_only_its_beginning() -> None:
     assert not (context(batch(jam=True), Drops(context_noise=0.0), BLOCKS, PER_BLOCK, torch.Generator()) == 3).any()
 
 
+def test_the_context_may_be_what_the_model_itself_made() -> None:
+    drops = Drops(context_noise=0.0, before=0.5, heard_context=0.0)
+    one = batch(jam=False)
+    own = replace(one, own=torch.full_like(one.target, 9.0))
+    from_target, from_own = (context(which, drops, BLOCKS, PER_BLOCK, torch.Generator().manual_seed(2)) for which in (one, own))
+    assert ((from_target == 1) == (from_own == 9)).all()
+    assert (from_own == 2).any(), "what sounded before the words changed is still there"
+
+
 def test_regression_has_no_noise_and_aims_at_the_clean_latents() -> None:
     config = PRESETS["tiny"]
     visible = visibility.packed(config, BLOCKS)
-    one = batch(jam=False)
-    per_block = config.block_latents
-    keep = BLOCKS * per_block
-    short = Batch(*(v[:, :keep] if v.dim() == 3 and v.shape[1] == LENGTH else v for v in vars(one).values()))
-    packed = pack(short, Drops(), visible, BLOCKS, per_block, torch.Generator().manual_seed(3), regression=True)
+    one, keep = batch(jam=False), BLOCKS * config.block_latents
+    short = replace(one, **{name: getattr(one, name)[:, :keep] for name in ("target", "before", "heard", "sketch")})
+    packed = pack(short, Drops(), visible, BLOCKS, config.block_latents, torch.Generator().manual_seed(3), regression=True)
     assert not packed.noisy.any()
     torch.testing.assert_close(packed.velocity, -short.target)
     assert (packed.times == 1).all()
