@@ -20,7 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 APT_PLAY := python3-venv
-APT_TEST := gcc libc6-dev pkg-config python3-dev libasound2-dev libasound2-plugins libsystemd-dev jackd2 g++ libjack-jackd2-dev systemd
+APT_TEST := gcc libc6-dev pkg-config python3-dev libasound2-dev libasound2-plugins libsystemd-dev jackd2 g++ libjack-jackd2-dev systemd chromium
 APT_SYSTEM := systemd-container mmdebstrap git python3-venv
 APT_TRAIN := fluidsynth fluid-soundfont-gm musescore-general-soundfont-lossless timgm6mb-soundfont sonic-pi-samples fretsonfire-songs-sectoid
 
@@ -60,7 +60,7 @@ $(VENV)/.apt: pyproject.toml $(VENV)/.base
 
 $(VENV)/.test: pyproject.toml $(VENV)/.apt $(VENV)/.train
 	@echo "installing what the tests need"
-	@$(PIP) install --use-pep517 --editable '.[demo,device,midi,openvino,train,dev]'
+	@$(PIP) install --use-pep517 --editable '.[demo,device,midi,openvino,train,web,dev]'
 	@touch $@
 
 # stable-audio-tools, against which Stable Audio Open's layout is tested, pins Python, torch and numpy to old versions that these tests do

@@ -24,13 +24,15 @@ from appliance.main import RunOptions, StartError, Supervisor
 from appliance.preset_commands import add_preset
 from appliance.prompt_commands import add_prompt
 from appliance.status import StatusError
+from appliance.web.command import add_web
+from appliance.web.listen import WebError
 from engines.bundle import BundleError
 from hw.audio import PortError
 from hw.board import BoardError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-OPERATOR_ERRORS = (ConfigError, BundleError, PortError, BoardError, StartError, StatusError, CertificateError, DeviceKeyError)
+OPERATOR_ERRORS = (ConfigError, BundleError, PortError, BoardError, StartError, StatusError, CertificateError, DeviceKeyError, WebError)
 
 out, err = Console(), Console(stderr=True)
 
@@ -63,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add_preset(commands, out)
     add_prompt(commands, out)
     add_board(commands, out)
+    add_web(commands, out)
     add_certify(commands, out)
     return top
 

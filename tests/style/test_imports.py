@@ -16,7 +16,7 @@ PLAYING = sorted(
     for path in (REPO / package).rglob("*.py")
     if path.stem not in ("__init__", "__main__") and "firmware" not in path.parts
 )
-OPTIONAL = ("alsaaudio", "serial", "systemd", "jack", "rtmidi")  # of the extra `device`
+OPTIONAL = ("alsaaudio", "serial", "systemd", "jack", "rtmidi", "starlette", "uvicorn", "anyio")  # of the extras
 
 
 def test_contracts() -> None:

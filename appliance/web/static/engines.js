@@ -1,0 +1,82 @@
+// Engines: what is on the pedal, with the certificate of each; a bundle's way onto it; and which one plays.
+
+import { act, byId, make } from "./dom.js";
+import { ask, tell, upload } from "./talk.js";
+
+const section = byId("engines"), form = byId("upload"), bar = byId("progress"), line = section.querySelector(":scope > .line");
+const SLOTS = { current: "plays", previous: "the one before", factory: "from the factory", trial: "on trial" };
+const LOOK_AGAIN_MS = 700, LOOK_AT_MOST = 170;
+let mostBytes = Infinity;
+
+export async function showEngines() {
+  const { engines, most_bytes: most } = await ask("/api/engines");
+  mostBytes = most;
+  byId("engine-list").replaceChildren(...(engines.length ? engines.map(item) : [make("li", {}, "No engine is in the store.")]));
+}
+
+function item(engine) {
+  const slots = engine.slots.map((slot) => SLOTS[slot] || slot).join(", ");
+  const what = make("span", { class: "what" }, `${engine.name} ${engine.number}`,
+    make("small", {}, [slots, engine.key ? `signed by ${engine.key}` : "nobody has signed it", engine.digest.slice(0, 12)].filter(Boolean).join(" · ")),
+    make("small", {}, engine.certificate.line));
+  const parts = [what];
+  if (engine.certificate.picture) parts.push(picture(engine));
+  if (!engine.slots.includes("current")) parts.push(activation(engine));
+  return make("li", { "data-digest": engine.digest, "aria-current": String(engine.slots.includes("current")) }, ...parts);
+}
+
+function activation({ digest, name, number }) {
+  const button = make("button", { type: "button", "aria-label": `Play with ${name} ${number}` }, "Activate");
+  button.addEventListener("click", () => act(line, button, async () => {
+    const said = await tell(`/api/engines/${digest}/activate`);
+    await showEngines();
+    return said.line;
+  }));
+  return button;
+}
+
+function picture({ digest, name }) {
+  const details = make("details", {}, make("summary", {}, "Certificate"));
+  details.addEventListener("toggle", () => {
+    if (details.open && !details.querySelector("img")) {
+      details.append(make("img", { src: `/api/engines/${digest}/picture`, alt: `Block times of ${name} against the deadline, from its certificate` }));
+    }
+  });
+  return details;
+}
+
+byId("rollback").addEventListener("click", (event) => act(line, event.currentTarget, async () => {
+  const said = await tell("/api/engines/rollback");
+  await showEngines();
+  return said.line;
+}));
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const file = byId("bundle").files[0];
+  act(line, form.querySelector("button"), async () => {
+    if (file.size > mostBytes) throw new Error(`${file.name} is larger than ${(mostBytes / 1e6).toFixed(0)} MB: [web] upload_mb says what is taken`);
+    bar.hidden = false;
+    try {
+      line.textContent = (await upload(`/api/inbox/${encodeURIComponent(file.name)}`, file, (share) => (bar.value = share))).line;
+    } finally {
+      bar.hidden = true;
+    }
+    return verdict(file.name);
+  });
+});
+
+// The store looks at what comes in when it has time, and asks for a foot on the switch where nobody has signed it.
+async function verdict(name) {
+  for (let times = 0; times < LOOK_AT_MOST; times++) {
+    const { state, line: said } = await ask(`/api/inbox/${encodeURIComponent(name)}`);
+    if (state === "refused") throw new Error(said);
+    if (state === "taken") {
+      await showEngines();
+      return said;
+    }
+    line.textContent = said;
+    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+  }
+  throw new Error(`${name} is still in the inbox: is the pedal running?`);
+}
