@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     settings = WorkerSettings.from_json(argv[0])
-    memory = SharedMemory.attach(settings.memory_fd)
+    memory = SharedMemory.attach(settings.memory_fd, settings.slot)
     counters = Counters(memory.worker_counters)
     counters.add(WorkerCounter.STARTS, 1)
     settle(settings.core, settings.nice)
