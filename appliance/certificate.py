@@ -147,23 +147,6 @@ class Certificate:
         return f"{self.verdict}: {self.name}, {says}" + (f": {'; '.join(self.reasons)}" if self.reasons else "")
 
 
-@dataclass(frozen=True)
-class Forced:
-    """Stands where a certificate should: the owner wanted the engine to play without. Shown on the status light for as long as it does."""
-
-    digest: str
-    why: str  # what `check` had to say
-    since: str  # UTC
-
-    passed = False
-
-    def __str__(self) -> str:
-        return f"forced since {self.since}: {self.why}"
-
-
-Licence = Certificate | Forced
-
-
 def certificates_folder(storage: str) -> Path:
     """Where they are kept; `storage` is [storage] folder of the configuration."""
     return state_folder(storage) / "engines" / "certificates"

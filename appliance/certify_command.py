@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from appliance.as_service import CONFIG, become_service
 from appliance.certificate import Certificate, CertificateError, certificates_folder, read, write
 from appliance.conditions import ECHO
 from appliance.config import Config, load_config
@@ -61,7 +62,9 @@ def certify_engine(arguments: argparse.Namespace, out: Console) -> int:
     from appliance.certify_view import shown
     from appliance.disturbance import LOADS
 
-    config = load_config(arguments.config) if arguments.config else Config()
+    serving = become_service()
+    path = arguments.config or (CONFIG if serving and CONFIG.exists() else None)
+    config = load_config(path) if path else Config()
     address = engine_of(arguments.bundle, config, arguments.allow_unsigned)
     folder = state_folder(config.storage.folder)
     key = DeviceKey.open(folder)
