@@ -62,7 +62,8 @@ def serve(config: Config, listen: str, out: Console) -> int:
     except OSError as error:
         raise _no_token(error) from None
     sockets = open_sockets(config.web, listen)
-    os.nice(max(0, NICENESS - os.nice(0)))
+    if os.getpriority(os.PRIO_PROCESS, 0) < NICENESS:  # the service has it from its unit, and may not ask
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     for one in sockets:
         _say(out, f"http://{_address(one, config)}/" + (f"#{token.text}" if out.is_terminal else ""))
     settings = uvicorn.Config(

@@ -34,6 +34,7 @@ def test_files_are_where_the_system_looks_for_them(tmp_path: Path) -> None:
     assert set(contents(tmp_path)) == {
         "etc/systemd/system/ghostnote.service",
         "etc/systemd/system/ghostnote-performance.service",
+        "etc/systemd/system/ghostnote-web.service",
         "etc/udev/rules.d/70-ghostnote.rules",
         "etc/sysusers.d/ghostnote.conf",
         "etc/ghostnote/ghostnote.toml",
@@ -101,8 +102,9 @@ def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
 
 
 @needs_systemd
-def test_the_service_is_hardened() -> None:
-    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", UNITS / "ghostnote.service"]
+@pytest.mark.parametrize(("unit", "most"), [("ghostnote", MOST_EXPOSED), ("ghostnote-web", 20)])
+def test_the_services_are_hardened(unit: str, most: int) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={most}", UNITS / f"{unit}.service"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
 
@@ -116,3 +118,14 @@ def test_the_unit_promises_what_the_appliance_relies_on() -> None:
     assert [service[key] for key in promised] == ["notify", "main", "always", "ghostnote", "strict", "yes", "ghostnote", "infinity"]
     assert "sound.target" in unit["Unit"]["After"] and "ghostnote\\x2dboard.device" in unit["Unit"]["After"]
     assert int(service["LimitRTPRIO"]) >= 90
+
+
+def test_the_web_page_is_there_and_asleep_until_somebody_wants_it(tmp_path: Path) -> None:
+    install(tmp_path, "--files-only")
+    assert not list(tmp_path.rglob("*.wants")), "nothing is enabled in a tree"
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(UNITS / "ghostnote-web.service")
+    service = unit["Service"]
+    assert (service["User"], service["IPAddressDeny"], service["ProtectSystem"]) == ("ghostnote-web", "any", "strict")
+    assert int(service["Nice"]) >= 10 and int(service["CPUWeight"]) <= 10 and service["MemoryMax"]

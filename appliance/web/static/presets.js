@@ -22,6 +22,7 @@ export function note(status) {
   latest = status;
   const known = byId("prompts"), prompts = status.prompts || [];
   if (known.children.length !== prompts.length) known.replaceChildren(...prompts.map((value) => make("option", { value })));
+  if (!form.elements.place.value && byId("sound").children.length) fill(status.preset, "", status.sound); // begin with what sounds
   mark();
 }
 
@@ -34,7 +35,7 @@ function item(preset) {
   const { place, name, sound } = preset;
   const load = make("button", { type: "button", "aria-label": `Play ${name}` }, "Play");
   load.addEventListener("click", () => act(line, load, async () => (await tell(`/api/presets/${place}/load`)).line));
-  const edit = make("button", { type: "button", "aria-label": `Edit ${name}`, click: () => fill(place, name, sound) }, "Edit");
+  const edit = make("button", { type: "button", "aria-label": `Edit ${name}`, click: () => edit(preset) }, "Edit");
   const what = make("span", { class: "what" }, `${place} ${name}`, make("small", {}, `${sound.prompt || "first prompt"}, ${sound.delay_ms.toFixed(0)} ms`));
   return make("li", { "data-place": place }, what, load, edit);
 }
@@ -58,6 +59,11 @@ function inputFor(name, id, rule) {
   return make("input", { id, name, type: rule.high > 100 ? "number" : "range", min: rule.low, max: rule.high, step });
 }
 
+function edit({ place, name, sound }) {
+  fill(place, name, sound);
+  form.elements.name.focus();
+}
+
 function fill(place, name, sound) {
   form.elements.place.value = place;
   form.elements.name.value = name;
@@ -69,7 +75,6 @@ function fill(place, name, sound) {
     input.dispatchEvent(new Event("input"));
   }
   line.textContent = "";
-  form.elements.name.focus();
 }
 
 function sound() {
@@ -93,6 +98,6 @@ form.addEventListener("submit", (event) => {
 });
 
 byId("as-it-is").addEventListener("click", () => {
-  if (latest && latest.sound) fill(form.elements.place.value || latest.preset, form.elements.name.value || latest.sound.prompt, latest.sound);
+  if (latest && latest.sound) fill(form.elements.place.value || latest.preset, form.elements.name.value, latest.sound);
   else line.textContent = "the pedal does not answer: there is nothing to take";
 });
