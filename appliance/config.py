@@ -154,6 +154,16 @@ class WebConfig:
 
 
 @dataclass(frozen=True)
+class FlightConfig:
+    """The flight recorder: what the engine was given, so that any block can be made again."""
+
+    minutes: float = number(10.0, 0.0, 60.0)  # of the past, in the runtime folder; 0: nothing is recorded
+    misses: bool = switch(True)  # save what is recorded after a missed deadline
+    files: int = whole(8, 1, 1_000)  # flights that are kept; the oldest go ...
+    megabytes: float = number(500.0, 1.0, 100_000.0)  # ... also when all together are larger
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree; its fields are the tables of the TOML file."""
 
@@ -167,6 +177,7 @@ class Config:
     storage: StorageConfig = field(default_factory=StorageConfig)
     realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    flight: FlightConfig = field(default_factory=FlightConfig)
     web: WebConfig = field(default_factory=WebConfig)
 
 
@@ -181,6 +192,7 @@ TABLES: dict[str, type] = {
     "storage": StorageConfig,
     "realtime": RealtimeConfig,
     "monitor": MonitorConfig,
+    "flight": FlightConfig,
     "web": WebConfig,
 }
 
