@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.config import Config
-from engines.bundle import Bundle, BundleError, Manifest
+from engines.bundle import Bundle, BundleError
+from engines.manifest import Manifest
 
 SYSTEM_KEYS = Path("/etc/ghostnote/keys")
 

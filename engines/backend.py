@@ -9,19 +9,20 @@ Runs in: the worker process.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import Bundle
+from engines.manifest import GRAPH_SUFFIX, PROMPTS_FILE, WEIGHTS_FILE, Role
+from engines.onnx_wire import external_names
+from engines.tensors import read_header
 
 Array = NDArray[Any]
 
-WEIGHTS_FILE, WEIGHTS_INDEX = "weights.bin", "weights.json"
+_HELD = (Role.WEIGHTS, Role.PROMPTS, Role.GRAPH)
 
 
 class BackendError(Exception):
@@ -102,23 +103,28 @@ class BlockRunner(Protocol):
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors that a bundle's graphs share: stored once, in the narrowest type that holds them exactly."""
+    """The tensors that a bundle's graphs share, and those that its engine asks for by name."""
 
-    index: dict[str, Any]
-    data: bytes
+    tensors: Mapping[str, Array]  # views, no copies
+    graphs: Mapping[str, Sequence[str]]  # graph -> its external tensors
 
     @classmethod
     def of(cls, bundle: Bundle) -> Weights:
-        return cls(json.loads(bundle.read(WEIGHTS_INDEX)), bundle.read(WEIGHTS_FILE))
+        """Raises BundleError."""
+        return cls.of_files({entry.path: bundle.read(entry.path) for entry in bundle.manifest.files if entry.role in _HELD})
+
+    @classmethod
+    def of_files(cls, files: Mapping[str, bytes]) -> Weights:
+        """Of a bundle's files, before there is a bundle."""
+        data = [files[name] for name in (WEIGHTS_FILE, PROMPTS_FILE) if name in files]
+        tensors = {name: one.view(file) for file in data for name, one in read_header(file, len(file)).items()}
+        graphs = {name: external_names(file) for name, file in files.items() if name.endswith(GRAPH_SUFFIX)}
+        return cls(tensors, {name.removesuffix(GRAPH_SUFFIX): names for name, names in graphs.items()})
 
     def for_graph(self, graph: str) -> dict[str, Array]:
-        """Name -> array for every external tensor of `graph`; views, no copies."""
-        return {name: self._view(name) for name in self.index["graphs"][graph]}
+        """Name -> array for every external tensor of `graph`."""
+        return {name: self.tensors[name] for name in self.graphs[graph]}
 
     def array(self, name: str) -> Array:
         """An array that the engine itself needs (initial state, prompts), by the name that the packer gave it."""
-        return self._view(self.index["arrays"][name])
-
-    def _view(self, tensor: str) -> Array:
-        dtype, shape, offset = self.index["tensors"][tensor]
-        return np.frombuffer(self.data, np.dtype(dtype), int(np.prod(shape)), offset).reshape(shape)
+        return self.tensors[name]

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from engines.backend import Array, Weights
 from engines.bundle import Bundle
+from engines.manifest import GOLDEN_FILE as GOLDEN_FILE
 
-GOLDEN_FILE = "golden.json"
 VALUES_KEPT = 48  # of each output
 
 
@@ -54,7 +54,7 @@ class Golden:
     @classmethod
     def of(cls, bundle: Bundle) -> Golden | None:
         """None for a bundle that was packed without."""
-        if all(entry.path != GOLDEN_FILE for entry in bundle.manifest.files):
+        if not bundle.has(GOLDEN_FILE):
             return None
         return cls(bundle.json(GOLDEN_FILE), Weights.of(bundle))
 

@@ -8,7 +8,6 @@ The codec is left out; at that size it is Stable Audio Open's. Runs in: export, 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from engines.backend import WEIGHTS_FILE, WEIGHTS_INDEX, Weights
+from engines.backend import Weights
 from engines.bundle import Bundle, write_bundle
 from engines.engine import EngineSpec
 from engines.export.golden import golden_vectors
@@ -26,6 +25,7 @@ from engines.export.precision import with_half_graphs
 from engines.golden import GOLDEN_FILE
 from engines.lmdm.config import PRESETS, ModelConfig
 from engines.lmdm.model import LMDM
+from engines.manifest import head
 
 
 @torch.no_grad()
@@ -43,15 +43,12 @@ def random_model(config: ModelConfig, seed: int = 0) -> LMDM:
 def write_blank(preset: str, out: Path) -> Bundle:
     model = random_model(PRESETS[preset])
     specs, shared = model_graphs(model), SharedWeights()
-    graphs = {
-        spec.name: shared.take(spec.name, to_onnx(spec)).SerializeToString()
-        for spec in track(specs, "exporting", console=Console(stderr=True))
-    }
-    files = with_half_graphs({**{f"{name}.onnx": data for name, data in graphs.items()}, **shared.files()}, graphs)
-    files[GOLDEN_FILE] = golden_vectors(specs, Weights(json.loads(files[WEIGHTS_INDEX]), files[WEIGHTS_FILE]))
-    spec = EngineSpec(preset, 44_100, 2048 * model.config.block_latents, 0, ("nothing",), 8, MAX_STEPS)
-    head = {"kind": "blank", "name": preset, "release": "0", "created": "", "licences": [], "engine": asdict(spec)}
-    write_bundle(out, {**head, "model": {"config": asdict(model.config)}}, files)
+    for spec in track(specs, "exporting", console=Console(stderr=True)):
+        shared.take(spec.name, to_onnx(spec))
+    files = with_half_graphs(shared.files())
+    files[GOLDEN_FILE] = golden_vectors(specs, Weights.of_files(files))
+    engine = EngineSpec(preset, 44_100, 2048 * model.config.block_latents, 0, ("nothing",), 8, MAX_STEPS)
+    write_bundle(out, head("blank", engine, model={"config": asdict(model.config)}), files)
     return Bundle.open(out)
 
 

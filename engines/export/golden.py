@@ -34,7 +34,7 @@ def _inputs(spec: GraphSpec, weights: Weights) -> dict[str, Any]:
     """A rule for every input. A carried state starts as the engine starts; whatever hides rows hides none."""
     rules: dict[str, Any] = {}
     for name, example in spec.inputs.items():
-        if f"decoder/{name}" in weights.index["arrays"]:
+        if f"decoder/{name}" in weights.tensors:
             rules[name] = {"rule": "array", "array": f"decoder/{name}"}
         elif name.endswith("_bias"):
             rules[name] = {"rule": "zeros", "shape": list(example.shape)}

@@ -1,4 +1,4 @@
-"""PyTorch modules -> ONNX graphs that share one file of weights.
+"""PyTorch modules -> ONNX graphs that share one safetensors file of weights.
 
 Opset 18 (TensorRT 10.3 parses up to 20), static shapes. A tensor is stored once, however many graphs use it, and as float16
 where float16 holds it exactly: parameters are rounded before they are exported, so what runs is what is stored.
@@ -8,11 +8,9 @@ Runs in: export.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,11 +18,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from engines.backend import WEIGHTS_FILE, WEIGHTS_INDEX
 from engines.export.graphs import GraphSpec
+from engines.manifest import GRAPH_SUFFIX, WEIGHTS_FILE
+from engines.tensors import layout, pack_tensors
 
 OPSET = 18
-ALIGN = 64
 SMALLEST_SHARED_BYTES = 1024
 
 
@@ -62,18 +60,16 @@ def to_onnx(spec: GraphSpec) -> onnx.ModelProto:
 class SharedWeights:
     """Collects the large tensors of several graphs into one file."""
 
-    data: bytearray = field(default_factory=bytearray)
-    tensors: dict[str, list[Any]] = field(default_factory=dict)
-    graphs: dict[str, list[str]] = field(default_factory=dict)
-    arrays: dict[str, str] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
 
     def add(self, name: str, array: np.ndarray) -> None:
         """Store an array that the engine asks for by name."""
-        self.arrays[name] = self._store(array)
+        self.arrays[name] = array
 
-    def take(self, name: str, model: onnx.ModelProto) -> onnx.ModelProto:
+    def take(self, name: str, model: onnx.ModelProto) -> None:
         """Move the initializers of graph `name` out; float16 ones come back through a Cast. Changes `model`."""
-        used: list[str] = []
+        used: set[str] = set()
         kept, casts = [], []
         for tensor in model.graph.initializer:
             array = numpy_helper.to_array(tensor)
@@ -85,8 +81,10 @@ class SharedWeights:
             exact = array.dtype == np.float32 and np.array_equal(narrow.astype(np.float32), array)
             stored = self._store(narrow if exact else array)
             if stored not in used:
-                used.append(stored)
-                kept.append(self._reference(stored))
+                used.add(stored)
+                kind = helper.np_dtype_to_tensor_dtype(self.arrays[stored].dtype)
+                external = TensorProto.EXTERNAL
+                kept.append(TensorProto(name=stored, dims=array.shape, data_type=kind, data_location=external))
             if exact:
                 casts.append(helper.make_node("Cast", [stored], [tensor.name], to=TensorProto.FLOAT))
             else:
@@ -95,27 +93,24 @@ class SharedWeights:
         del model.graph.initializer[:], model.graph.node[:], model.graph.value_info[:]
         model.graph.initializer.extend(kept)
         model.graph.node.extend(nodes)
-        self.graphs[name] = used
-        return model
+        self.graphs[name] = model
 
     def _store(self, array: np.ndarray) -> str:
         raw = np.ascontiguousarray(array).tobytes()
         name = "w" + hashlib.sha256(repr((array.dtype.str, array.shape)).encode() + raw).hexdigest()[:16]
-        if name not in self.tensors:
-            self.data.extend(bytes(-len(self.data) % ALIGN))
-            self.tensors[name] = [array.dtype.str, list(array.shape), len(self.data)]
-            self.data.extend(raw)
+        self.arrays.setdefault(name, array)
         return name
 
-    def _reference(self, name: str) -> TensorProto:
-        dtype, shape, offset = self.tensors[name]
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        tensor = TensorProto(name=name, dims=shape, data_type=kind, data_location=TensorProto.EXTERNAL)
-        for key, value in (("location", WEIGHTS_FILE), ("offset", str(offset)), ("length", str(size))):
-            tensor.external_data.add(key=key, value=value)
-        return tensor
-
     def files(self) -> dict[str, bytes]:
-        index = json.dumps({"tensors": self.tensors, "graphs": self.graphs, "arrays": self.arrays}, sort_keys=True).encode()
-        return {WEIGHTS_FILE: bytes(self.data), WEIGHTS_INDEX: index}
+        """The file of weights, and every graph with its tensors' places in it."""
+        places = {one.name: one for one in layout(self.arrays)[1]}
+        found = {WEIGHTS_FILE: pack_tensors(self.arrays)}
+        for name, model in self.graphs.items():
+            for tensor in model.graph.initializer:
+                if tensor.data_location == TensorProto.EXTERNAL:
+                    place = places[tensor.name]
+                    del tensor.external_data[:]
+                    for key, value in (("location", WEIGHTS_FILE), ("offset", str(place.offset)), ("length", str(place.size))):
+                        tensor.external_data.add(key=key, value=value)
+            found[name + GRAPH_SUFFIX] = model.SerializeToString(deterministic=True)
+        return found

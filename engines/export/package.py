@@ -8,7 +8,6 @@ Runs in: export, offline; needs torch and the text encoder. A device needs neith
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -21,9 +20,10 @@ from rich.progress import track
 from rich.table import Table
 from torch import nn
 
-from engines.backend import WEIGHTS_FILE, WEIGHTS_INDEX, Backend, Weights
+from engines.backend import Backend, Weights
 from engines.bundle import write_bundle
 from engines.engine import EngineSpec
+from engines.export.footprint import measure
 from engines.export.golden import compared, golden_vectors
 from engines.export.graphs import MAX_STEPS, GraphSpec, codec_graphs, model_graphs
 from engines.export.onnx import SharedWeights, round_parameters, to_onnx
@@ -34,15 +34,20 @@ from engines.lmdm.decoder import Decoder, DecoderState, SpectrumNet
 from engines.lmdm.model import LMDM
 from engines.lmdm.sampler import Spacing
 from engines.lmdm.words import NULL_PROMPT
+from engines.manifest import LICENCE_FOLDER, PROMPTS_FILE, head
 from engines.ort import OrtBackend
+from engines.tensors import pack_tensors
 from engines.train import checkpoint
 from engines.train.instruments import INSTRUMENTS, held_out_phrases, name_of
 
 TOLERANCE = 1e-4
-LICENCES = (
-    "code and weights: MIT",
-    "trained on renderings with FluidR3 GM and MuseScore General (MIT, parts PD/CC0)",
-    "trained on guitar stems by Carlos Viola Iborra (MIT-style)",
+OWN_LICENCE = Path(__file__).parents[2] / "LICENSE"
+LICENCES = (  # what each covers, its name, its text
+    ("code and weights", "MIT", "ghostnote.txt"),
+    ("weights: renderings with the Fluid (R3) GM SoundFont", "MIT", "fluid-r3-gm.txt"),
+    ("weights: renderings with the MuseScore General SoundFont", "MIT, parts in the public domain or CC0", "musescore-general.txt"),
+    ("weights: guitar stems by Carlos Viola Iborra", "MIT-style", "sectoid-guitar.txt"),
+    ("embeddings of prompts: all-MiniLM-L6-v2", "Apache-2.0", "all-minilm-l6-v2.txt"),
 )
 
 
@@ -59,6 +64,8 @@ class Recipe:
     use_partner: bool
     ping_pong: bool = False
     regression: bool = False
+    number: int = 0
+    author: str = "Ghostnote contributors"
 
 
 def load_codec(path: Path) -> SpectrumNet:
@@ -67,11 +74,17 @@ def load_codec(path: Path) -> SpectrumNet:
     return net.eval()
 
 
-def engine_arrays(model: LMDM, decode: Decoder, prompts: list[text.Prompt]) -> dict[str, np.ndarray]:
+def engine_arrays(model: LMDM, decode: Decoder) -> dict[str, np.ndarray]:
     """What the engine itself needs, beside its graphs."""
     arrays = {"inv_freq": model.transformer.rotary_pos_emb.inv_freq.numpy()}
     for name, value in zip(DecoderState._fields, decode.initial_state(), strict=True):
         arrays[f"decoder/{name}"] = value.numpy()
+    return arrays
+
+
+def prompt_arrays(prompts: list[text.Prompt]) -> dict[str, np.ndarray]:
+    """Words, as the model takes them; -1 is no words at all."""
+    arrays = {}
     for i, prompt in [*enumerate(prompts), (NULL_PROMPT, text.NULL_PROMPT)]:
         arrays[f"prompt/{i}/states"] = prompt.states[None].numpy().astype(np.float16)
         arrays[f"prompt/{i}/pooled"] = prompt.pooled[None].numpy().astype(np.float16)
@@ -96,16 +109,24 @@ def build_files(model: LMDM, net: SpectrumNet, prompts: list[text.Prompt]) -> tu
         round_parameters(module)
     decode = Decoder(net, model.config.block_latents).eval()
     specs = [*model_graphs(model), *codec_graphs(net.encoder, decode, model.config)]
-    shared, files = SharedWeights(), {}
-    for name, array in engine_arrays(model, decode, prompts).items():
+    shared = SharedWeights()
+    for name, array in engine_arrays(model, decode).items():
         shared.add(name, array)
     for spec in track(specs, description="exporting"):
-        files[f"{spec.name}.onnx"] = shared.take(spec.name, to_onnx(spec)).SerializeToString()
-    files = with_half_graphs({**files, **shared.files()}, {spec.name: files[f"{spec.name}.onnx"] for spec in specs})
-    weights = Weights(json.loads(files[WEIGHTS_INDEX]), files[WEIGHTS_FILE])
+        shared.take(spec.name, to_onnx(spec))
+    files = {**with_half_graphs(shared.files()), PROMPTS_FILE: pack_tensors(prompt_arrays(prompts)), **licence_files()}
+    weights = Weights.of_files(files)
     files[GOLDEN_FILE] = golden_vectors(specs, weights)
     backend = OrtBackend()
     return files, {spec.name: largest_difference(spec, backend, files[f"{spec.name}.onnx"], weights) for spec in specs}
+
+
+def licence_files() -> dict[str, bytes]:
+    """The texts of all licences under which parts of an engine are."""
+    folder = Path(__file__).parent / "licences"
+    return {
+        LICENCE_FOLDER + name: (OWN_LICENCE if name == "ghostnote.txt" else folder / name).read_bytes() for _, _, name in LICENCES
+    }
 
 
 def manifest_of(recipe: Recipe, model: LMDM, parity: dict[str, dict[str, float]], names: list[str]) -> dict[str, object]:
@@ -116,12 +137,21 @@ def manifest_of(recipe: Recipe, model: LMDM, parity: dict[str, dict[str, float]]
         "ping_pong": recipe.ping_pong, "regression": recipe.regression, "history_frames": sketch.HISTORY_FRAMES,
         "decoder_state": list(DecoderState._fields), "parameters": count(model),
     }
-    head = {"kind": "lmdm", "name": recipe.name, "release": recipe.release, "created": recipe.created, "licences": list(LICENCES)}
-    return {**head, "engine": asdict(spec), "model": facts, "parity_torch_onnxruntime": parity}
+    licences = [{"covers": covers, "name": name, "file": LICENCE_FOLDER + file} for covers, name, file in LICENCES]
+    return head(
+        "lmdm", spec, number=recipe.number, release=recipe.release, created=recipe.created, author=recipe.author, licences=licences,
+        golden_tolerance=TOLERANCE, model=facts, parity_torch_onnxruntime=parity,
+    )  # fmt: skip
 
 
 def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def write_measured(out: Path, manifest: dict[str, object], files: dict[str, bytes]) -> None:
+    """Write the bundle, see what memory a worker needs with it, and write it again with that."""
+    write_bundle(out, manifest, files)
+    write_bundle(out, {**manifest, "memory_bytes": measure(out)}, files)
 
 
 def show(parity: dict[str, dict[str, float]]) -> bool:
@@ -143,6 +173,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/engine.ghost"))
     parser.add_argument("--name", default="reference")
     parser.add_argument("--release", default="1")
+    parser.add_argument("--number", type=int, help="grows with every release of an engine: pedals refuse to go back (default: the release)")
     parser.add_argument("--created", default=date.today().isoformat())
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--spacing", choices=[s.value for s in Spacing], default=Spacing.EVEN.value)
@@ -153,8 +184,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     spacing = Spacing(args.spacing)
+    number = args.number if args.number is not None else int(args.release) if args.release.isdecimal() else 0
     recipe = Recipe(
-        args.name, args.release, args.created, args.steps, spacing, args.guidance, args.partner, args.ping_pong, args.regression
+        args.name, args.release, args.created, args.steps, spacing, args.guidance, args.partner, args.ping_pong, args.regression, number
     )
     names = [name_of(p) for p in INSTRUMENTS] + [words for p in INSTRUMENTS for words in held_out_phrases(p)]
     model = checkpoint.load_model(args.model)
@@ -162,7 +194,7 @@ def main() -> None:
     if not show(parity):
         sys.exit(f"a graph differs from torch by more than {TOLERANCE}: not packed")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_bundle(args.out, manifest_of(recipe, model, parity, names), files)
+    write_measured(args.out, manifest_of(recipe, model, parity, names), files)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
 
 

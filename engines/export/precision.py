@@ -19,7 +19,6 @@ Runs in: export, evaluation, tests. Needs onnx, not torch.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,7 +27,6 @@ from pathlib import Path
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from engines.backend import WEIGHTS_INDEX
 from engines.bundle import Bundle, write_bundle
 from engines.tensorrt.sidecar import GRAPH_SUFFIX, HALF_FOLDER, graph_names
 
@@ -55,7 +53,7 @@ def half(model: onnx.ModelProto, style: Style = Style.HALF) -> onnx.ModelProto:
 def half_graphs(graphs: Mapping[str, bytes], style: Style = Style.HALF) -> dict[str, bytes]:
     """Graph name -> its float16 form, for those graphs that have one."""
     wanted = {name: onnx.ModelProto.FromString(data) for name, data in graphs.items() if name not in LISTENING}
-    return {name: half(model, style).SerializeToString() for name, model in wanted.items()}
+    return {name: half(model, style).SerializeToString(deterministic=True) for name, model in wanted.items()}
 
 
 def half_products(model: onnx.ModelProto) -> list[NodeProto]:
@@ -155,25 +153,20 @@ def graphs_of(bundle: Bundle) -> dict[str, bytes]:
     return {name: bundle.read(name + GRAPH_SUFFIX) for name in graph_names(bundle)}
 
 
-def with_half_graphs(files: Mapping[str, bytes], graphs: Mapping[str, bytes]) -> dict[str, bytes]:
+def with_half_graphs(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """A bundle's files and the float16 forms of its graphs beside them, on the same weights."""
-    forms = half_graphs(graphs)
-    index = json.loads(files[WEIGHTS_INDEX])
-    index["graphs"] |= {HALF_FOLDER + name: index["graphs"][name] for name in forms}
-    added = {HALF_FOLDER + name + GRAPH_SUFFIX: data for name, data in forms.items()}
-    return {**files, **added, WEIGHTS_INDEX: json.dumps(index, sort_keys=True).encode()}
+    graphs = {path.removesuffix(GRAPH_SUFFIX): data for path, data in files.items() if path.endswith(GRAPH_SUFFIX) and "/" not in path}
+    return {**files, **{HALF_FOLDER + name + GRAPH_SUFFIX: data for name, data in half_graphs(graphs).items()}}
 
 
 def rewrite(bundle: Bundle, style: Style, out: Path) -> Bundle:
     """`bundle` again: HALF has float16 graphs beside its own, for compilers; ROUNDED plays with their roundings on any CPU."""
     files = {entry.path: bundle.read(entry.path) for entry in bundle.manifest.files}
-    graphs = graphs_of(bundle)
     if style is Style.HALF:
-        files = with_half_graphs(files, graphs)
+        files = with_half_graphs(files)
     else:
-        files |= {name + GRAPH_SUFFIX: data for name, data in half_graphs(graphs, style).items()}
-    facts = {key: value for key, value in bundle.manifest.facts.items() if key not in ("schema", "files")}
-    write_bundle(out, facts, files)
+        files |= {name + GRAPH_SUFFIX: data for name, data in half_graphs(graphs_of(bundle), style).items()}
+    write_bundle(out, bundle.manifest.head, files)
     return Bundle.open(out)
 
 

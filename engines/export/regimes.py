@@ -28,6 +28,7 @@ from engines.export.onnx import SharedWeights, round_parameters, to_onnx
 from engines.lmdm import visibility
 from engines.lmdm.config import PRESETS, ModelConfig, Regime
 from engines.lmdm.model import LMDM
+from engines.manifest import GRAPH_SUFFIX
 from engines.ort import OrtBackend
 
 STEPS = (1, 2, 4, 8)
@@ -81,11 +82,12 @@ def load(config: ModelConfig) -> dict[str, Callable[[], object]]:
     enc_dec.load_state_dict(causal.state_dict())
     specs = {spec.name: spec for model in (enc_dec, causal) for spec in model_graphs(model)} | {"outpaint": outpaint_spec(causal)}
     shared, backend, calls = SharedWeights(), OrtBackend(), {}
-    graphs = {name: shared.take(name, to_onnx(specs[name])) for name in ("outpaint", "context", "step", "first")}
+    for name in ("outpaint", "context", "step", "first"):
+        shared.take(name, to_onnx(specs[name]))
     files = shared.files()
-    weights = Weights(json.loads(files["weights.json"]), files["weights.bin"])
-    for name, graph in graphs.items():
-        calls[name] = _bound(backend.load(graph.SerializeToString(), weights.for_graph(name)), specs[name])
+    weights = Weights.of_files(files)
+    for name in shared.graphs:
+        calls[name] = _bound(backend.load(files[name + GRAPH_SUFFIX], weights.for_graph(name)), specs[name])
     return calls
 
 

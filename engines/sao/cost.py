@@ -23,12 +23,13 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from engines.backend import WEIGHTS_FILE, WEIGHTS_INDEX, Weights
+from engines.backend import Weights
 from engines.export.graphs import GraphSpec, model_graphs
 from engines.export.onnx import SharedWeights, round_parameters, to_onnx
 from engines.export.regimes import outpaint_spec
 from engines.lmdm.config import PRESETS, ModelConfig, Regime
 from engines.lmdm.model import LMDM
+from engines.manifest import GRAPH_SUFFIX
 from engines.ort import OrtBackend
 from engines.sao.config import SMALL_CODEC
 from engines.sao.cost_page import page
@@ -114,10 +115,10 @@ def measure(shape: str, name: str) -> PassCost:
     spec = spec_of(name, config)
     round_parameters(spec.module)
     shared = SharedWeights()
-    graph = shared.take(name, to_onnx(spec)).SerializeToString()
+    shared.take(name, to_onnx(spec))
     files, inputs = shared.files(), {key: value.numpy() for key, value in spec.inputs.items()}
     del spec, shared
-    session = OrtBackend().load(graph, Weights(json.loads(files[WEIGHTS_INDEX]), files[WEIGHTS_FILE]).for_graph(name))
+    session = OrtBackend().load(files[name + GRAPH_SUFFIX], Weights.of_files(files).for_graph(name))
     working = working_memory(lambda: session(inputs))
     return PassCost(shape, name, round(gmac, 2), round(median_ms(lambda: session(inputs)), 1), round(working, 1), block_ms(shape))
 

@@ -24,12 +24,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from engines.backend import WEIGHTS_FILE
 from engines.bundle import Bundle, BundleError
+from engines.manifest import GRAPH_SUFFIX as GRAPH_SUFFIX
+from engines.manifest import WEIGHTS_FILE
 
 SCHEMA = 1
 EXPORT_REVISION = 1  # raised whenever the same bundle and compiler would give another plan than before
-GRAPH_SUFFIX = ".onnx"
 HALF_FOLDER = "fp16/"  # where a bundle keeps the float16 forms of its graphs
 
 
@@ -158,7 +158,7 @@ def graph_names(bundle: Bundle) -> list[str]:
 
 def bundle_key(bundle: Bundle) -> str:
     """A short hash of all that a bundle holds, from its manifest alone."""
-    return hashlib.sha256(json.dumps(bundle.manifest.facts, sort_keys=True).encode()).hexdigest()[:16]
+    return bundle.digest[:16]
 
 
 def plans_for(bundle: Bundle, target: Target, precision: Precision = Precision.FP16, root: Path | None = None) -> dict[str, PlanFiles]:

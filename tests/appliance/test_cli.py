@@ -13,6 +13,8 @@ import soundfile
 
 from appliance.cli import BAD_INPUT, main
 from engines.bundle import write_bundle
+from engines.engine import EngineSpec
+from engines.manifest import head
 from hw.file_audio import file_address
 
 REPO = Path(__file__).parents[2]
@@ -67,10 +69,8 @@ def test_a_bad_recording_in_a_run(tmp_path: Path, capfd: pytest.CaptureFixture[s
 @pytest.mark.parametrize("damage", ["text", "truncated", "flipped"])
 @pytest.mark.parametrize("command", ["demo", "render", "run", "engine"])
 def test_a_bad_bundle(damage: str, command: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    engine = {"sample_rate": 44_100, "block_frames": 16_384, "codec_delay_frames": 0, "prompts": ["a"], "steps": 1, "max_steps": 1}
-    facts = {"kind": "lmdm", "name": "x", "release": "1", "created": "", "licences": [], "engine": {"name": "x", **engine}}
     bundle = tmp_path / "bad.ghost"
-    write_bundle(bundle, facts, {"graph": b"weights" * 1_000})
+    write_bundle(bundle, head("lmdm", EngineSpec("x", 44_100, 16_384, 0, ("a",), 1, 1)), {"step.onnx": b"weights" * 1_000})
     data = {"text": b"text", "truncated": bundle.read_bytes()[:-30], "flipped": bundle.read_bytes().replace(b"weights", b"wEights", 1)}
     bundle.write_bytes(data[damage])
     wav(tmp_path / "in.wav", TONE)
@@ -151,19 +151,13 @@ def test_run_plays_a_recording_and_reports(tmp_path: Path, capfd: pytest.Capture
 
 
 def test_engine_info(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    engine = {
-        "sample_rate": 44_100,
-        "block_frames": 16_384,
-        "codec_delay_frames": 0,
-        "prompts": ["choir [aah]"],
-        "steps": 1,
-        "max_steps": 1,
-    }
-    facts = {"kind": "lmdm", "name": "toy", "release": "7", "created": "", "licences": ["MIT"], "engine": {"name": "toy", **engine}}
-    write_bundle(tmp_path / "toy.ghost", facts, {"graph": b"weights"})
+    spec = EngineSpec("toy", 44_100, 16_384, 0, ("choir [aah]",), 1, 1)
+    licences = [{"covers": "all of it", "name": "MIT", "file": "licences/mit.txt"}]
+    facts = head("lmdm", spec, number=7, release="7", licences=licences)
+    write_bundle(tmp_path / "toy.ghost", facts, {"licences/mit.txt": b"do as you like"})
     assert main(["engine", "info", str(tmp_path / "toy.ghost")]) == 0
     text = capfd.readouterr().out
-    for part in ("toy, release 7", "choir [aah]", "MIT", "graph", "372 ms"):
+    for part in ("toy, release 7", "choir [aah]", "MIT", "licence", "372 ms", "nobody has signed it"):
         assert part in text, part
 
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.onnx_wire import with_weights
+from engines.onnx_wire import external_names, with_weights
 
 
 def model_with_external(names: list[str], shape: tuple[int, ...]) -> onnx.ModelProto:
@@ -27,6 +27,7 @@ def test_every_external_tensor_gets_its_bytes(rows: int) -> None:
     names, shape = ["a", "b"], (rows, 8)
     weights = {name: np.random.default_rng(i).standard_normal(shape).astype(np.float32) for i, name in enumerate(names)}
     model = model_with_external(names, shape)
+    assert external_names(model.SerializeToString()) == names
     filled = onnx.load_model_from_string(with_weights(model.SerializeToString(), weights))
     onnx.checker.check_model(filled)
     for tensor in filled.graph.initializer:

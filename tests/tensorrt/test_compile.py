@@ -99,8 +99,7 @@ def test_a_graph_that_can_not_be_built_is_named_with_the_cause(tiny: Bundle, tmp
     broken = onnx.ModelProto.FromString(files["fp16/commit.onnx"])
     next(node for node in broken.graph.node if node.op_type == "Softmax").op_type = "StringNormalizer"
     files["fp16/commit.onnx"] = broken.SerializeToString()
-    facts = {key: value for key, value in tiny.manifest.facts.items() if key not in ("schema", "files")}
-    write_bundle(tmp_path / "broken.ghost", facts, files)
+    write_bundle(tmp_path / "broken.ghost", tiny.manifest.head, files)
     with pytest.raises(BackendError, match=r"^commit: TensorRT can't read the graph: .*StringNormalizer") as failed:
         compile_bundle(Bundle.open(tmp_path / "broken.ghost"), ONE_GPU, tmp_path)
     assert "\n" not in str(failed.value)

@@ -105,7 +105,6 @@ def test_graphs_without_a_float16_form_are_compiled_in_float32(reference: Bundle
 
 def test_a_bundle_without_float16_graphs_is_refused(tiny: Bundle, tmp_path: Path) -> None:
     files = {entry.path: tiny.read(entry.path) for entry in tiny.manifest.files if "/" not in entry.path}
-    facts = {key: value for key, value in tiny.manifest.facts.items() if key not in ("schema", "files")}
-    write_bundle(tmp_path / "old.ghost", facts, files)
+    write_bundle(tmp_path / "old.ghost", tiny.manifest.head, files)
     with pytest.raises(BundleError, match="packed without float16 graphs; pack it again, or compile it with --precision fp32"):
         plans_for(Bundle.open(tmp_path / "old.ghost"), Target.RTX, root=tmp_path)
