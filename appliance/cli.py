@@ -20,9 +20,11 @@ from appliance.certificate import CertificateError
 from appliance.certify_command import add_certify
 from appliance.config import Config, ConfigError, load_config
 from appliance.device_key import DeviceKeyError
+from appliance.flight_ring import FlightError
 from appliance.main import RunOptions, StartError, Supervisor
 from appliance.preset_commands import add_preset
 from appliance.prompt_commands import add_prompt
+from appliance.replay_command import add_replay
 from appliance.status import StatusError
 from appliance.web.command import add_web
 from appliance.web.listen import WebError
@@ -32,7 +34,18 @@ from hw.board import BoardError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-OPERATOR_ERRORS = (ConfigError, BundleError, PortError, BoardError, StartError, StatusError, CertificateError, DeviceKeyError, WebError)
+OPERATOR_ERRORS = (
+    ConfigError,
+    BundleError,
+    PortError,
+    BoardError,
+    StartError,
+    StatusError,
+    FlightError,
+    CertificateError,
+    DeviceKeyError,
+    WebError,
+)
 
 out, err = Console(), Console(stderr=True)
 
@@ -65,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add_preset(commands, out)
     add_prompt(commands, out)
     add_board(commands, out)
+    add_replay(commands, out)
     add_web(commands, out)
     add_certify(commands, out)
     return top

@@ -29,6 +29,7 @@ from appliance.flight_file import SUFFIX, About
 from appliance.flight_ring import LIVES_AT, PEDAL_AT, FlightError, FlightSettings, text_bytes
 from appliance.flight_save import Job
 from appliance.journal import about
+from appliance.orders import Answer, Handler, OrderError, Request
 from appliance.prompt_commands import prompt_folder
 from appliance.shared import SLOTS
 from appliance.status import runtime_folder
@@ -83,6 +84,25 @@ class FlightKeeper:
             raise FlightError("a flight is being saved already: wait until it is")
         self._next = self._job(reason, [path for path, _ in self._rings.values()])
         return Path(self._next.target)
+
+    def asked(self) -> str:
+        """As `save`, for a foot: what is to be said about it."""
+        try:
+            return f"the flight is being saved as {self.save('a footswitch').name}"
+        except FlightError as error:
+            return str(error)
+
+    def orders(self) -> dict[str, Handler]:
+        """For the socket of orders: {"order": "save-flight"}."""
+
+        def save(order: Request) -> Answer:
+            try:
+                path = self.save("an order")
+            except FlightError as error:
+                raise OrderError(str(error)) from None
+            return {"line": f"the flight is being saved as {path.name}", "file": str(path)}
+
+        return {"save-flight": save}
 
     def tick(self, pedal: Supervisor) -> None:
         if not self._rings:

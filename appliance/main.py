@@ -26,6 +26,7 @@ from appliance.config import Config
 from appliance.controls import Control, Controls
 from appliance.delay import WetSettings
 from appliance.fit import Fit
+from appliance.flight_keeper import FlightKeeper
 from appliance.journal import about
 from appliance.observer import Observer, governor_of
 from appliance.playing import Playing
@@ -85,6 +86,8 @@ class Supervisor:
         self.player = self.playing.player
         settings = self._audio_settings(fit.wet)
         self.audio = Child("audio", settings.command(), settings.pass_fds)
+        self.flights = FlightKeeper(config, self.options.remember)
+        self.playing.save_flight = self.flights.asked
         self.slot = Slot(self.memory.of(0), self.worker_settings(0, self.address))
         self.takeover, self._restarts_before = Takeover(self), 0
         self.observer = Observer(self.memory, config)
@@ -194,6 +197,7 @@ class Supervisor:
             self._measured_at = now
             self._measure()
         self.observer.tick(self)
+        self.flights.tick(self)
         if self.options.on_tick:
             self.options.on_tick(self)
 
@@ -280,6 +284,7 @@ class Supervisor:
         for line in self.playing.end():
             log.error("%s", line, extra=about("not-kept"))
         self.observer.close()
+        self.flights.close()
         self.memory.close()
         for fd in (self.answer_fd, *self.doorbell_fds):
             os.close(fd)
@@ -326,6 +331,7 @@ class Supervisor:
             core=_core(realtime.worker_core),
             nice=realtime.worker_nice,
             governor=governor_of(self.config),
+            flight=self.flights.settings(slot),
         )
 
 

@@ -77,6 +77,7 @@ class Playing:
         self.reading: Reading | None = None
         self.clip_light = ClipLight(memory)
         self.certified = True  # set by whoever knows by what licence the engine plays
+        self.save_flight: Callable[[], str] = lambda: "no flight is recorded in this run"
         self.storage: Storage | None = None
         self.preset: Preset | None = None  # what was chosen last
         self._kept: Sound | None = None  # how the pedal sounded then
@@ -154,6 +155,9 @@ class Playing:
         if event.control not in ("preset", "bank", "save"):
             refused = self.player.apply(event)
             self._lines += [refused] if refused else []
+            return
+        if (event.control, event.value) == ("save", "flight"):
+            self._lines.append(self.save_flight())
             return
         try:
             if self.storage is None:

@@ -24,6 +24,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "previous_bank": ("bank", "previous"),
     "save": ("save", "here"),  # not on a press: a chord could not take it back
     "save_new": ("save", "new"),
+    "save_flight": ("save", "flight"),
 }
 PROMPT_STEPS = {"next_prompt": 1, "previous_prompt": -1}
 ACTIONS = (*TOGGLES, "tap", *STEPS, *PROMPT_STEPS, "none")

@@ -26,6 +26,8 @@ import numpy as np
 
 from appliance.controls import PROMPTS_OF_SLOT, Control, Controls, Turn
 from appliance.deadline import already_lost
+from appliance.flight import FlightRecorder, Played
+from appliance.flight_ring import FlightSettings
 from appliance.governor import Cost, Governor, GovernorSettings
 from appliance.histogram import Measure, histogram
 from appliance.realtime import end_with_parent
@@ -58,6 +60,7 @@ class WorkerSettings:
     nice: int = 0
     governor: GovernorSettings = field(default_factory=GovernorSettings)
     slot: int = 0
+    flight: FlightSettings | None = None  # None: what is played is not recorded
 
     def command(self) -> list[str]:
         """For subprocess.Popen, together with `pass_fds`."""
@@ -65,12 +68,13 @@ class WorkerSettings:
 
     @property
     def pass_fds(self) -> tuple[int, ...]:
-        return (self.memory_fd, self.doorbell_fd, self.answer_fd)
+        return (self.memory_fd, self.doorbell_fd, self.answer_fd, *((self.flight.fd,) if self.flight else ()))
 
     @classmethod
     def from_json(cls, text: str) -> WorkerSettings:
         facts = json.loads(text)
-        return cls(**{**facts, "governor": GovernorSettings(**facts["governor"])})
+        flight = FlightSettings(**facts["flight"]) if facts["flight"] else None
+        return cls(**{**facts, "governor": GovernorSettings(**facts["governor"]), "flight": flight})
 
 
 class Worker:
@@ -83,12 +87,13 @@ class Worker:
         seed: int = 0,
         clock: Callable[[], int] = time.monotonic_ns,
         governor: GovernorSettings | None = None,
+        keep: Callable[[int, Any], None] = lambda start, row: None,
     ) -> None:
         layout, spec = memory.layout, engine.spec
         ours = (spec.sample_rate, spec.block_frames, spec.codec_delay_frames)
         assert ours == (layout.sample_rate, layout.block_frames, memory.facts[SlotFact.CODEC_DELAY_FRAMES]), "engine and rings must agree"
         self.slot, self._facts = memory.slot, memory.facts
-        self.engine, self.seed, self.clock = engine, seed, clock
+        self.engine, self.seed, self.clock, self.keep = engine, seed, clock, keep
         self.inputs, self.wets = Ring(memory.input, layout.guard_frames), WetRing(memory)
         self.ledger, self.controls = Ledger(memory.ledger, layout.block_frames), Controls(memory.controls)
         self.audio, self.counters = Counters(memory.counters), Counters(memory.worker_counters)
@@ -136,6 +141,7 @@ class Worker:
             wishes = self._governed(self._wishes(), due_ns - now_ns)
             self._answer(start, self.engine.generate(block, wishes, self.ledger.stamper(start, self.clock)))
         self.next_start = start + self.block_frames
+        self.keep(start, self.ledger.row(start))
 
     def _answer(self, start: int, wet: Samples) -> None:
         if wet.shape != (self.block_frames,) or not np.isfinite(wet).all():
@@ -300,7 +306,8 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     warm_up(engine)
-    worker = Worker(engine, memory, settings.seed, governor=settings.governor)
+    recorder = FlightRecorder.open(settings.flight, engine, Played(settings.engine, settings.prompts, settings.threads))
+    worker = Worker(recorder, memory, settings.seed, governor=settings.governor, keep=recorder.keep)
     gc.collect()
     gc.freeze()
     if refused:
