@@ -4,6 +4,7 @@
 #   make test     every test except the slow ones (make test-slow for those)
 #   make test-tensorrt  real TensorRT plans without a GPU, and our calls against the signatures of four TensorRTs
 #   make test-system  the service in a container with a real systemd (as root; the first time it makes a Debian, in ~/.cache/ghostnote)
+#   make gig      a simulated three-hour set, SEED=1: virtual time, faults in everything, each sample judged (docs/gig.md); results in build/gig
 #   make bench    what a block costs, uncached and cached
 #   make train    render the corpus, train an engine, pack it and evaluate it, all in build/ (hours; resumes where it stopped)
 #   make evaluate evaluate the shipped engine, or ENGINE=path, into docs/evaluation (needs the corpus: renders it first)
@@ -14,6 +15,7 @@
 # gigabytes; any build of the pinned version will do.
 
 PYTHON ?= python3
+SEED ?= 1
 ENGINE ?= engines/bundles/reference.ghost
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +31,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tensorrt test-system bench train evaluate lint clean
+.PHONY: help demo test test-slow test-tensorrt test-system gig bench train evaluate lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -99,6 +101,10 @@ test-tensorrt: $(VENV)/.test $(VENV)/.tensorrt
 test-system: $(VENV)/.test
 	@.ci/apt-need $(APT_SYSTEM)
 	@$(BIN)/python -m pytest -m nspawn tests/service
+	@$(BIN)/python -m pytest -m slow tests/gig
+
+gig: $(VENV)/.test
+	@$(BIN)/python -m tests.gig --minutes 180 --seed $(SEED) --out build/gig
 
 lint: $(VENV)/.test
 	@$(BIN)/python -m pytest tests/style
