@@ -35,7 +35,7 @@ def play(minutes: float, seed: int, kinds: str, defect: str, folder: Path, quiet
     if defect:
         from tests.gig.defects import DEFECTS
 
-        DEFECTS[defect].plant()
+        DEFECTS[defect]()
     wanted = KINDS if kinds == "all" else tuple(NAMES[name.strip()] for name in kinds.split(",") if name.strip())
     score = write_score(minutes, seed, wanted)
     with _progress(quiet) as progress:

@@ -27,7 +27,7 @@ import appliance.takeover
 import hw.alsa
 import hw.serial_board
 from appliance.config import Config, parse_config
-from appliance.controls import Control
+from appliance.controls import PROMPTS_OF_SLOT, Control
 from appliance.main import RunOptions, Supervisor
 from appliance.observer import Observer
 from appliance.presets import Place, Preset, PresetStore, Sound
@@ -68,6 +68,8 @@ soft_takeover = true
 [monitor]
 status = false
 celsius = 85.0
+[flight]
+minutes = 0
 [storage]
 folder = "{folder}"
 [board]
@@ -169,6 +171,7 @@ class Gig:
         self.engine = "ash"
         self.switches: list[tuple[float, str, str]] = []  # when it was asked for, how it ended, and why
         self._switching = -1.0
+        self._asked: list[Callable[[], None]] = []  # of the main process, at its next tick
         self._causes: Tally[str] = Tally()
         self._looked = self._judged_block = 0
         self.strange: list[tuple[float, int]] = []  # periods in which the wet bus had a number that was not asked for
@@ -279,6 +282,8 @@ class Gig:
         if causes != self._causes:
             self.misses += [Miss(self.seconds, cause) for cause in (Tally(causes) - self._causes).elements()]
             self._causes = Tally(causes)
+        while self._asked:
+            self._asked.pop()()
         if self._switching >= 0 and not pedal.takeover.state.under_way and not pedal.takeover._leaving:
             self.switches.append((self._switching, pedal.takeover.state.value, pedal.takeover.reason))
             self._switching = -1.0
@@ -334,7 +339,8 @@ class Gig:
 
     def _expect(self, at: float, share: Share, numbers: np.ndarray) -> None:
         """Where prompts and morph have stood still for longer than the longest delay, the engine's number is known."""
-        wishes = share.controls[:, [Control.PROMPT, Control.SECOND_PROMPT, Control.MORPH, Control.FREEZE]]
+        words = PROMPTS_OF_SLOT[int(share.controls[-1, Control.TURN]) % 2]
+        wishes = share.controls[:, [*words, Control.MORPH, Control.FREEZE]]
         first = tuple(wishes[0])
         switching = self.pedal is None or self.pedal.takeover.state.under_way
         if switching or first[3] or np.any(wishes != wishes[0]) or self._settled[0] != (self.engine, *first):
@@ -376,9 +382,9 @@ class Gig:
             "garbage on the wire": lambda: self.board.garbage(3_000),
             "flood on the wire": lambda: [self.at(self.seconds + n / 100, self.board.flood) for n in range(30)] and None,
             "main killed": self._kill_main,
-            "engine switch": lambda: self._switch(fault.at),
-            "new engine dies": lambda: self._switch(fault.at, dies_after=0.3 + fault.at % 2),
-            "new engine slow": lambda: self._switch(fault.at, Load(20.0)),
+            "engine switch": lambda: self._asked.append(lambda: self._switch(fault.at)),
+            "new engine dies": lambda: self._asked.append(lambda: self._switch(fault.at, dies_after=0.3 + fault.at % 2)),
+            "new engine slow": lambda: self._asked.append(lambda: self._switch(fault.at, Load(20.0))),
         }[fault.kind.name]()  # type: ignore[no-untyped-call]
 
     @property

@@ -3,7 +3,8 @@
 The rules, which share no code with what they judge:
 
     wet bus    a mean of the plain delay and of an engine's number times it, at a delay that was asked for within the last 70 ms
-    output     dry gain * dry + wet gain * tone(wet bus); each gain goes to where the controls want it by 1/1024 a frame
+    output     dry gain * dry + wet gain * tone(wet bus); each gain goes to where the controls want it by 1/1024 a frame. While one engine
+               takes over from another the wet may be up to 3 dB louder: that fade has equal power
     sent       feed gain * dry + repeats gain * tone(wet bus)
 
     silent     sound was due (more than -54 dBFS by these rules) and less than a quarter of it was there
@@ -117,6 +118,7 @@ class Judge:
     def begin(self, position: int, anew: bool) -> None:
         self._out_before: float | None = None
         self._low = 0.0
+        self._turns = np.zeros(RECENT)
         if anew:
             self._sent, self._soft, self._delays = np.zeros(HISTORY, np.float32), [], np.zeros(0, np.int64)
             self._gains: list[Slew] | None = None
@@ -137,8 +139,9 @@ class Judge:
         self._judge_send(periods, feed * periods.dry + repeats * tone)
         low, high, step = self._hull(periods, frames)
         self._judge_bus(periods, low, high, wet > 0.05)
-        want = dry * periods.dry + wet * tone
-        self._judge_out(periods, want)
+        least = dry * periods.dry + wet * tone
+        most = dry * periods.dry + wet * tone * np.where(self._lifting(periods, frames), np.sqrt(2), 1.0)[:, None]
+        self._judge_out(periods, np.minimum(least, most), np.maximum(least, most))
         self._judge_steps(periods, np.abs(dry).max(1), np.abs(wet).max(1), step)
         self.findings.heard += periods.out.size
         self.findings.due_dry += int(np.count_nonzero(np.abs(dry * periods.dry) > DUE))
@@ -192,6 +195,18 @@ class Judge:
         self._soften(periods, delays[first:], low, high, frames)
         return low, high, step
 
+    def _lifting(self, periods: Periods, frames: int) -> NDArray[np.bool_]:
+        """Where two engines may sound at once: in the block of music in which one takes over, and shortly after a change of mind."""
+        turns = periods.controls[:, Control.TURN]
+        begins = turns // 2
+        places = periods.position - periods.controls[:, Control.DELAY_FRAMES]
+        places = np.maximum(places, periods.position - np.where(periods.controls[:, Control.JAM] >= 0.5, 2 * BLOCK, self._longest))
+        crossing = (begins > 0) & (periods.position - frames > begins) & (places < begins + 2 * BLOCK)
+        changed = np.diff(np.concatenate([self._turns[-RECENT:], turns]), prepend=self._turns[-1]) != 0
+        self._turns = np.concatenate([self._turns, turns])[-RECENT:]
+        shortly = np.convolve(changed, np.ones(RECENT + 1), "full")[: len(changed)][-len(turns) :] > 0
+        return np.asarray(crossing | shortly)
+
     def _soften(self, periods: Periods, delays: NDArray[np.int64], low: Numbers, high: Numbers, frames: int) -> None:
         for begin, end in self._soft:
             for k in np.flatnonzero((periods.position - delays < end + frames) & (periods.position - delays + frames > begin - frames)):
@@ -220,13 +235,14 @@ class Judge:
         self.findings.due_wet += int(np.count_nonzero(due))
         self._found("silent", periods, due & (np.abs(bus) < PARTS * least), least, bus)
 
-    def _judge_out(self, periods: Periods, want: Numbers) -> None:
-        loud = np.abs(want).max(1) > LIMIT
-        self.findings.limited += int(np.count_nonzero(loud)) * want.shape[1]
-        wrong = (np.abs(periods.out - want) > TOLERANCE) & ~loud[:, None]
-        bent = loud[:, None] & ((np.abs(periods.out) > 1) | (np.abs(periods.out) < np.minimum(np.abs(want), LIMIT) - 0.02))
-        self._found("wrong_out", periods, wrong | bent, want, periods.out)
-        self._found("silent", periods, (np.abs(want) > DUE) & (np.abs(periods.out) < PARTS * np.abs(want)), want, periods.out)
+    def _judge_out(self, periods: Periods, low: Numbers, high: Numbers) -> None:
+        least = np.where(low * high > 0, np.minimum(np.abs(low), np.abs(high)), 0.0)
+        loud = np.maximum(np.abs(low), np.abs(high)).max(1) > LIMIT
+        self.findings.limited += int(np.count_nonzero(loud)) * low.shape[1]
+        wrong = ((periods.out < low - TOLERANCE) | (periods.out > high + TOLERANCE)) & ~loud[:, None]
+        bent = loud[:, None] & ((np.abs(periods.out) > 1) | (np.abs(periods.out) < np.minimum(least, LIMIT) - 0.02))
+        self._found("wrong_out", periods, wrong | bent, high, periods.out)
+        self._found("silent", periods, (least > DUE) & (np.abs(periods.out) < PARTS * least), least, periods.out)
 
     def _judge_steps(self, periods: Periods, dry: Numbers, wet: Numbers, step: Numbers) -> None:
         flat = periods.out.ravel().astype(np.float64)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.gig.gig import Gig
+from tests.gig.score import SWITCHES
 from tests.gig.verdict import Verdict
 
 INK, SOFT = "#2b2b2b", "#8a8a8a"
@@ -46,17 +47,17 @@ def _say(axis, text: str) -> None:  # type: ignore[no-untyped-def]
 def _faults(axis, verdict: Verdict, unit: float) -> None:  # type: ignore[no-untyped-def]
     for fault in verdict.faults:
         word = fault.kind.name.split()[0]
-        row = {"heat": "engine", "garbage": "board", "flood": "board"}.get(word, word)
-        mark = "D" if fault.kind.name == "engine switch" else "|"
-        colour = GREEN if fault.kind.name == "engine switch" else LANES[word]
+        switch = fault.kind.name in SWITCHES
+        row = {"new": "engine", "heat": "engine", "garbage": "board", "flood": "board"}.get(word, word)
+        mark, colour = ("D", GREEN if fault.kind.name == "engine switch" else AMBER) if switch else ("|", LANES[word])
         axis.plot([fault.at / unit], [ROWS.index(row)], mark, color=colour, markersize=5 if mark == "D" else 13, markeredgewidth=1.6)
-        if fault.seconds > 1:
+        if fault.seconds > 1 and not switch:
             axis.hlines(ROWS.index(row), fault.at / unit, (fault.at + fault.seconds) / unit, color=colour, linewidth=5, alpha=0.5)
     for ns in verdict.gig.tape.long_waits:
         axis.plot([(ns - verdict.gig.began_ns) / 1e9 / unit], [ROWS.index("audio")], "x", color=SOFT, markersize=4)
     axis.set_yticks(range(len(ROWS)), ROWS)
     axis.set_ylim(-0.6, len(ROWS) - 0.4)
-    _say(axis, "inflicted (a diamond is an engine switch, a cross a stall that was recorded)")
+    _say(axis, "inflicted (a green diamond is an engine switch, an amber one that must fail; a cross a stall that was recorded)")
 
 
 def _heard(axis, gig: Gig, unit: float) -> None:  # type: ignore[no-untyped-def]

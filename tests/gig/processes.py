@@ -100,7 +100,10 @@ class Computer:
             self.engines = (*self.engines, engine)
             worker = Worker(engine, memory, settings.seed, governor=settings.governor)
             engine.on_first = lambda: self.tape.judge.join(worker.next_start - CODEC_DELAY)
-            serve(worker, settings)
+            try:
+                serve(worker, settings)
+            finally:
+                engine.on_first = lambda: None  # what is counted afterwards is the engine, not its process's memory
             return 0
 
         worker = self.machine.spawn("engine", body)
@@ -112,7 +115,7 @@ class Computer:
 class Subprocess:
     """In the place of the module subprocess, as appliance.child uses it."""
 
-    PIPE, DEVNULL, TimeoutExpired = subprocess.PIPE, subprocess.DEVNULL, subprocess.TimeoutExpired
+    PIPE, DEVNULL, STDOUT, TimeoutExpired = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT, subprocess.TimeoutExpired
 
     def __init__(self, popen: Callable[..., Process]) -> None:
         self.Popen = popen

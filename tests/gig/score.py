@@ -53,8 +53,11 @@ KINDS = (
     Kind("garbage on the wire", (0, 0), missed=False),
     Kind("flood on the wire", (0, 0), missed=False),
     Kind("main killed", (0, 0), missed=False, hole_seconds=2.5, fallback_seconds=12),
-    Kind("engine switch", (0, 0), missed=False),
+    Kind("engine switch", (11, 11), missed=False),
+    Kind("new engine dies", (6, 6), missed=False),
+    Kind("new engine slow", (13, 13), missed=False),
 )
+SWITCHES = ("engine switch", "new engine dies", "new engine slow")
 NAMES = {kind.name: kind for kind in KINDS}
 
 
@@ -67,6 +70,11 @@ class Fault:
     @property
     def silent_until(self) -> float:
         return self.at + self.seconds + self.kind.hole_seconds
+
+    @property
+    def hurts(self) -> bool:
+        """Whether the player may notice."""
+        return self.kind.fallback_seconds > 0
 
     @property
     def until(self) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.gig.gig import Gig, Life
-from tests.gig.score import CARD, NAMES, STARVED, Fault
+from tests.gig.score import CARD, NAMES, STARVED, SWITCHES, Fault
 
 RECORDED_STALL_SECONDS = 0.15  # silence that one may cost
 BEGIN_SECONDS = 9.0  # from the start of a pedal until its engine must be heard
@@ -44,6 +44,7 @@ class Verdict:
             self._restarts(),
             self._engine_heard(),
             self._right_engine(),
+            self._switched(),
             self._governor(),
             self._state(),
             self._memory(),
@@ -69,7 +70,7 @@ class Verdict:
         return any(-1.5 <= at - life.began <= BEGIN_SECONDS for life in self.gig.lives)
 
     def _excused(self, at: float) -> bool:
-        return bool(self._covered(at, 2.0)) or self._stalled(at, 6.0) or self._starting(at)
+        return any(fault.hurts for fault in self._covered(at, 2.0)) or self._stalled(at, 6.0) or self._starting(at)
 
     # The rules
 
@@ -92,7 +93,11 @@ class Verdict:
         return by_fault or any(stall - 0.1 <= begin and end <= stall + RECORDED_STALL_SECONDS for stall in self._stalls)
 
     def _misses(self) -> Check:
-        bad = [(round(miss.at, 2), miss.cause) for miss in self.gig.misses if not (self._covered(miss.at) or self._stalled(miss.at, 3))]
+        bad = [
+            (round(miss.at, 2), miss.cause)
+            for miss in self.gig.misses
+            if not (any(fault.kind.labels for fault in self._covered(miss.at)) or self._stalled(miss.at, 3))
+        ]
         return Check("nothing is missed without a fault", not bad, f"{len(self.gig.misses)} missed" + _some(bad))
 
     def _labels(self) -> Check:
@@ -144,6 +149,20 @@ class Verdict:
     def _right_engine(self) -> Check:
         bad = [(round(at, 1), periods) for at, periods in self.gig.strange if not self._excused(at)]
         return Check("it is the engine, prompt and morph that were asked for", not bad, f"{self.gig.known} periods were known" + _some(bad))
+
+    def _switched(self) -> Check:
+        """Each takeover ends as it must, and the engine that does not take over leaves the other one playing."""
+        wanted = [(fault.kind.name == "engine switch", fault.at) for fault in self.faults if fault.kind.name in SWITCHES]
+        outcomes = {at: (outcome, why) for at, outcome, why in self.gig.switches}
+        bad = [
+            f"at {at:.0f} s: {outcomes.get(at, 'not at all')}"
+            for good, at in wanted
+            if outcomes.get(at, ("", ""))[0] != ("done" if good else "failed")
+        ]
+        done = sum(good for good, _ in wanted)
+        return Check(
+            "engines take over, or leave the other one playing", not bad, f"{done} took over, {len(wanted) - done} could not" + _some(bad)
+        )
 
     def _governor(self) -> Check:
         """In the heat steps are shed before a block is late, and afterwards they come back."""
@@ -197,10 +216,10 @@ def _contradictions(life: Life) -> Iterator[str]:
         "SILENT_FRAMES": (counters["SILENT_FRAMES"], 0),
         "RESTING_FRAMES": (counters["RESTING_FRAMES"], 0),
         "STARTS": (counters["STARTS"], 1 + life.audio_restarts),
-        "GENERATED": (worker["GENERATED"], life.generated),
-        "PREFILLED": (worker["PREFILLED"], life.prefilled),
         "RESETS": (worker["RESETS"], 0),
     }
+    if not life.switches:  # what an engine answered in the dark is not counted
+        pairs |= {"GENERATED": (worker["GENERATED"], life.generated), "PREFILLED": (worker["PREFILLED"], life.prefilled)}
     for name, (told, true) in pairs.items():
         if told != true:
             yield f"{name} {told} is {true} (from {life.began:.0f} s)"
