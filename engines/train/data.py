@@ -19,8 +19,9 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import mido
@@ -225,16 +226,16 @@ def render_score(split: Split, index: int, folder: Path) -> str:
     return name
 
 
-def render(folder: Path, workers: int) -> None:
-    """Render all splits (finished scores are kept) and write the manifest."""
+def render(folder: Path, workers: int, splits: Sequence[Split]) -> None:
+    """Render splits (finished scores are kept) and write the manifest."""
     missing = [b for b in BANKS.values() if not Path(b.path).exists()]
     if missing:
         sys.exit(f"soundfont {missing[0].path} is missing: run `apt install {' '.join(b.package for b in missing)} fluidsynth`")
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = {"splits": [asdict(s) for s in SPLITS], "banks": {k: asdict(b) for k, b in BANKS.items()}, "rms": RMS}
+    manifest = {"splits": [asdict(s) for s in splits], "banks": {k: asdict(b) for k, b in BANKS.items()}, "rms": RMS}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
     with ProcessPoolExecutor(workers) as pool:
-        for split in sorted(SPLITS, key=lambda s: s.scores):
+        for split in sorted(splits, key=lambda s: s.scores):
             jobs = [pool.submit(render_score, split, i, folder) for i in range(split.scores)]
             for job in track(jobs, description=f"rendering {split.name}"):
                 job.result()
@@ -244,8 +245,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Render the training corpus.")
     parser.add_argument("--out", type=Path, default=Path("build/data"))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--scores", type=int, default=max(split.scores for split in SPLITS), help="at most so many of each split")
     args = parser.parse_args()
-    render(args.out, args.workers)
+    render(args.out, args.workers, [replace(split, scores=min(split.scores, args.scores)) for split in SPLITS])
 
 
 if __name__ == "__main__":

@@ -134,11 +134,11 @@ class Evaluator:
             played = score.inputs[score.guitar(turn + turn // len(self.scores))][: int(self.plan.change_seconds * codec.SAMPLE_RATE)]
             answer = self.player.play(played, lambda block, o=order: self.follow(o[block // SETTLED_BLOCKS]))
             mel = self.judge.log_mel(answer)
-            for index in range(1, len(mel) // self.per_block // SETTLED_BLOCKS):
-                start = (index * SETTLED_BLOCKS + WITHIN_BLOCKS) * self.per_block
-                rows = slice(start, (index + 1) * SETTLED_BLOCKS * self.per_block)
-                truth = self.judge.log_mel(score.targets[order[index]][: len(played)])[rows]
-                found += self._change(score.name, order[index - 1 : index + 1], mel[rows], truth)
+            late, apart = WITHIN_BLOCKS * self.per_block, SETTLED_BLOCKS * self.per_block
+            for index, at in enumerate(range(apart, len(mel) - late - timbre.WINDOW_LATENTS + 1, apart)):
+                rows, programs = slice(at + late, at + apart), order[index : index + 2]
+                truth = self.judge.log_mel(score.targets[programs[1]][: len(played)])[rows]
+                found += self._change(score.name, programs, mel[rows], truth)
         return found
 
     def _change(self, score: str, programs: list[int], mel: Tensor, truth: Tensor) -> list[Change]:

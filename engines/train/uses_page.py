@@ -58,7 +58,7 @@ def changes(result: Uses) -> str:
     for change in result.changes:
         by_name.setdefault(change.after, []).append(change)
     rows = []
-    for name, those in by_name.items():
+    for name, those in ((name, those) for name, those in by_name.items() if those):
         old, guitar = (sum(flags) / len(those) for flags in ([c.first == c.before for c in those], [c.first == "guitar" for c in those]))
         rows.append([name, str(len(those)), *(bounds(one(those, result.seed)) for one in (heard, settled)), number(old), number(guitar)])
     head = ("changed to", "changes", "new instrument heard", "in the seconds after that", "still the old one", "a guitar")

@@ -256,6 +256,7 @@ def test_a_paired_difference_is_surer_than_its_parts() -> None:
     after = {name: [value + 0.5 + 0.01 * int(name) for value in values] for name, values in before.items()}
     gained = metrics.difference(after, before)
     assert gained.mean == pytest.approx(0.535) and 0.5 < gained.low < gained.high < 0.57
+    assert math.isnan(metrics.difference({"0": [1.0]}, before).mean), "one score says nothing of scatter"
     assert metrics.interval(before).high - metrics.interval(before).low > 2
 
 
