@@ -8,6 +8,7 @@
 #   make bench    what a block costs, uncached and cached
 #   make train    render the corpus, train an engine, pack it and evaluate it, all in build/ (hours; resumes where it stopped)
 #   make evaluate evaluate the shipped engine, or ENGINE=path, into docs/evaluation (needs the corpus: renders it first)
+#   make rehearse all of `make train` in small, in build/rehearsal: what comes out plays noise, but every step has run
 #   make lint     style tests only
 #   make clean    remove the virtual environment and caches; build/ stays
 #
@@ -17,12 +18,14 @@
 PYTHON ?= python3
 SEED ?= 1
 ENGINE ?= engines/bundles/reference.ghost
+BUILD ?= build
+REPORT ?= docs/evaluation
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 APT_PLAY := python3-venv
-APT_TEST := gcc libc6-dev pkg-config python3-dev libasound2-dev libasound2-plugins libsystemd-dev jackd2 g++ libjack-jackd2-dev systemd chromium
+APT_TEST := gcc libc6-dev pkg-config python3-dev libasound2-dev libasound2-plugins libsystemd-dev jackd2 g++ libjack-jackd2-dev systemd chromium minisign
 APT_SYSTEM := systemd-container mmdebstrap git python3-venv
 APT_TRAIN := fluidsynth fluid-soundfont-gm musescore-general-soundfont-lossless timgm6mb-soundfont sonic-pi-samples fretsonfire-songs-sectoid
 
@@ -31,7 +34,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tensorrt test-system gig bench train evaluate lint clean
+.PHONY: help demo test test-slow test-tensorrt test-system gig bench train evaluate rehearse lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -112,21 +115,26 @@ lint: $(VENV)/.test
 bench: $(VENV)/.train
 	@$(BIN)/ghostnote bench
 
+# Everything follows from seeds, and every step goes on where it was stopped. Options say how much; none is the shipped recipe.
 train: $(VENV)/.train
 	@.ci/apt-need $(APT_TRAIN)
-	$(BIN)/python -m engines.train.data --out build/data
-	$(BIN)/python -m engines.train.codec --data build/data --out build/codec.pt
-	$(BIN)/python -m engines.train.pretrain --data build/data --codec build/codec.pt --out build/lmdm.pt
-	$(BIN)/python -m engines.export.package --codec build/codec.pt --model build/lmdm.pt --out build/engine.ghost
-	$(BIN)/python -m engines.train.codec_eval --codec build/codec.pt --data build/data --out build/evaluation
-	$(BIN)/python -m engines.train.evaluate build/engine.ghost --data build/data --out build/evaluation
-	$(BIN)/python -m engines.train.uses build/engine.ghost --data build/data --out build/evaluation
+	$(BIN)/python -m engines.train.data --out $(BUILD)/data $(RENDER)
+	$(BIN)/python -m engines.train.codec --data $(BUILD)/data --out $(BUILD)/codec.pt $(CODEC)
+	$(BIN)/python -m engines.train.pretrain --data $(BUILD)/data --codec $(BUILD)/codec.pt --out $(BUILD)/lmdm.pt $(PRETRAIN)
+	$(BIN)/python -m engines.export.package --codec $(BUILD)/codec.pt --model $(BUILD)/lmdm.pt --out $(BUILD)/engine.ghost $(PACK)
+	$(BIN)/python -m engines.train.codec_eval --codec $(BUILD)/codec.pt --data $(BUILD)/data --out $(BUILD)/evaluation
+	@$(MAKE) --no-print-directory evaluate ENGINE=$(BUILD)/engine.ghost REPORT=$(BUILD)/evaluation
 
 evaluate: $(VENV)/.train
 	@.ci/apt-need $(APT_TRAIN)
-	$(BIN)/python -m engines.train.data --out build/data
-	$(BIN)/python -m engines.train.evaluate $(ENGINE) --data build/data --out docs/evaluation
-	$(BIN)/python -m engines.train.uses $(ENGINE) --data build/data --out docs/evaluation
+	$(BIN)/python -m engines.train.data --out $(BUILD)/data $(RENDER)
+	$(BIN)/python -m engines.train.evaluate $(ENGINE) --data $(BUILD)/data --out $(REPORT) $(EVALUATE)
+	$(BIN)/python -m engines.train.uses $(ENGINE) --data $(BUILD)/data --out $(REPORT) $(EVALUATE)
+	$(BIN)/python -m engines.train.compare $(ENGINE) --steps 1 2 4 8 --title steps --data $(BUILD)/data --out $(REPORT) $(COMPARE)
+
+rehearse:
+	@$(MAKE) --no-print-directory train BUILD=build/rehearsal RENDER='--scores 2' CODEC='--steps 20' PRETRAIN='--steps 10 --batch 2' \
+		EVALUATE=--quick COMPARE='--scores 2'
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
