@@ -223,13 +223,13 @@ class Player:
 
     def turn_to(self, fit: Fit, slot: int) -> list[str]:
         """Play with the engine that was met; the one before hears on until `part`. Returns what there is to say about it."""
-        unknown = [line for name in PROMPTS if (line := _unknown(self.wishes[name], fit.spec))]
+        unknown = dict.fromkeys(line for wish in self.wishes.values() if (line := _unknown(wish, fit.spec)))
         self._other = self.spec, self.slot
         self.fit, self.spec, self.slot = fit, fit.spec, slot
         before = int(self.controls.get(Control.DELAY_FRAMES))
         self._stretched = before, fit.delays.clip(before)
         self.controls.set(Control.DELAY_FRAMES, self._stretched[1])
-        return unknown
+        return list(unknown)
 
     def turn_back(self, fit: Fit, slot: int) -> None:
         """That engine is not to be: as before, but for what the player has changed since."""

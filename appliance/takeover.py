@@ -39,8 +39,8 @@ log = logging.getLogger("ghostnote")
 PATIENCE_SECONDS = 120.0  # for an engine that loads
 DARK_BLOCKS = 4  # answered on time in a row, before anybody hears one
 PRIMING_BLOCKS = 24  # it may take so long until it has done that
-WORKER_BYTES = 96 << 20  # of a worker without an engine, where a bundle does not say what it needs
-BYTES_PER_BYTE = 6.0  # ... and of each byte of the bundle, once it is loaded
+WORKER_BYTES = 48 << 20  # of a worker without an engine, where a bundle does not say what it needs
+BYTES_PER_BYTE = 8  # ... and of each byte of the bundle, once it is loaded; the reference engine's takes 7.4
 SPARE_BYTES = 64 << 20  # that must be left for everything else
 
 
@@ -66,7 +66,7 @@ class Takeover:
 
     def __init__(self, pedal: Supervisor, clock: Callable[[], float] = time.monotonic) -> None:
         self.state, self.reason, self.engine = TakeoverState.IDLE, "", ""
-        self.patience_seconds, self.priming_blocks = PATIENCE_SECONDS, PRIMING_BLOCKS
+        self.patience_seconds, self.priming_blocks, self.dark_blocks = PATIENCE_SECONDS, PRIMING_BLOCKS, DARK_BLOCKS
         self.coming: Slot | None = None  # loads, answers in the dark, or is faded to
         self._pedal, self._clock = pedal, clock
         self._outcome = TakeoverState.IDLE
@@ -141,7 +141,7 @@ class Takeover:
     def _prime(self, coming: Slot) -> None:
         block, position = coming.memory.layout.block_frames, self._pedal.counters.get(Counter.POSITION)
         on_time, late = self._dark_record(coming)
-        if on_time >= DARK_BLOCKS:
+        if on_time >= self.dark_blocks:
             self._turn(coming, (position // block + 1) * block)
         elif position - self._first_start > self.priming_blocks * block:
             self._fail(f"it was late in the dark ({late} blocks of {self.priming_blocks}): try it alone, with a restart")
@@ -210,7 +210,7 @@ class Takeover:
 def hand_over_history(pedal_memory: SharedMemory, coming: Slot, from_frames: int) -> None:
     """The ledger and the counts of the engine that sounds tell of all blocks that were heard, whoever answered them."""
     old, new = pedal_memory.ledger, coming.memory.ledger
-    heard_before = old["start"] < from_frames
+    heard_before = (old["start"] >= 0) & (old["start"] < from_frames) & (old["start"] == new["start"])
     new[heard_before] = old[heard_before]
     for counter in WorkerCounter:
         if counter is not WorkerCounter.STEP_LIMIT:
@@ -225,7 +225,7 @@ def memory_needed(address: str) -> int:
     if address == "echo":
         return WORKER_BYTES
     path = locate(address)
-    return read_manifest(path).memory_bytes or round(WORKER_BYTES + BYTES_PER_BYTE * path.stat().st_size)
+    return read_manifest(path).memory_bytes or WORKER_BYTES + BYTES_PER_BYTE * path.stat().st_size
 
 
 def admit_memory(engine: str, needed: int, available: int | None = None) -> None:

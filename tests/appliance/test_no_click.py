@@ -6,7 +6,9 @@ that the largest step from sample to sample is small by itself, and any click st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,11 @@ import soundfile
 
 from appliance.audio import AudioLoop
 from appliance.config import parse_config
-from appliance.controls import Control, Controls
+from appliance.controls import Control, Controls, Turn
 from appliance.fit import Fit
 from appliance.player import TURNED
 from appliance.playing import Playing
-from appliance.shared import SharedMemory
+from appliance.shared import SharedMemory, SlotFact
 from appliance.stats import Counter
 from appliance.worker import Worker
 from engines.bundle import open_engine
@@ -41,8 +43,8 @@ SPEC = EngineSpec("tones", RATE, BLOCK, 512, PROMPTS, 4, 8)
 class ToneEngine:
     """Answers with a tone that the prompt chooses and that never breaks off: what clicks is not its doing."""
 
-    def __init__(self, first_hz: float = 82.0) -> None:
-        self.spec, self._first_hz, self._phase, self._hz = SPEC, first_hz, 0.0, first_hz
+    def __init__(self, first_hz: float = 82.0, spec: EngineSpec = SPEC) -> None:
+        self.spec, self._first_hz, self._phase, self._hz = spec, first_hz, 0.0, first_hz
 
     def reset(self, seed: int) -> None:
         self._phase = 0.0
@@ -79,6 +81,7 @@ class Pedal:
         self.port = open_audio(file_address(folder / "guitar.wav") + f"?out={self.amp}&paced=no", config.audio.format())
         self.loop = AudioLoop(self.port, self.memory, wet=fit.wet)
         self.worker: Worker | None = Worker(ToneEngine(), self.memory)
+        self.second: Worker | None = None  # of the engine in the other slot
         self.said: list[str] = []
 
     @property
@@ -89,8 +92,9 @@ class Pedal:
         """All of the guitar; what the amp gets."""
         events, happenings = sorted(events, key=lambda event: event.seconds), list(happenings or [])
         while self.loop.turn():
-            while self.worker and (start := self.worker.pending()) is not None:
-                self.worker.turn(start)
+            for worker in (self.worker, self.second):
+                while worker and (start := worker.pending()) is not None:
+                    worker.turn(start)
             due = [event for event in events if event.seconds <= self.seconds]
             events = events[len(due) :]
             self.said += self.playing.take(due, self.seconds)
@@ -216,6 +220,36 @@ def test_another_engine(tmp_path: Path, absent_seconds: float) -> None:
         happenings += [(at, no_engine), (at + absent_seconds, new_engine)]
     amp = pedal.play([], happenings)
     assert_no_click(amp, max(own("on time", 0.3), own("absent", 0.3)) * 123.0 / 82.0)
+
+
+def load_second(pedal: Pedal) -> None:
+    """Another engine answers in the dark, with another codec; the player's words go to both."""
+    memory, spec = pedal.memory.of(1), replace(SPEC, name="others", codec_delay_frames=1500, prompts=("high", "other"))
+    memory.facts[SlotFact.CODEC_DELAY_FRAMES] = spec.codec_delay_frames
+    pedal.second = Worker(ToneEngine(123.0, spec), memory)
+    pedal.playing.player.meet(spec, 1)
+
+
+def turn_to_second(pedal: Pedal) -> None:
+    player = pedal.playing.player
+    assert pedal.second
+    pedal.said += player.turn_to(player.fit.with_engine(pedal.playing.config, pedal.second.engine.spec), 1)
+    pedal.controls.set(Control.TURN, Turn(1, (pedal.loop.position // BLOCK + 1) * BLOCK).value)
+
+
+@pytest.mark.parametrize("dies_seconds", [None, 3.35, 3.62])
+@pytest.mark.parametrize("moves", ["nothing", "knobs"])
+def test_an_engine_takes_over(tmp_path: Path, dies_seconds: float | None, moves: str) -> None:
+    """Faded to from the next block on; and lost again while that can be heard."""
+    pedal = Pedal(tmp_path, "[controls]\nrepeats = 0.3\nmix = 0.7\ndelay_ms = 300")
+    happenings: list[tuple[float, Callable[[Pedal], None]]] = [(1.7, load_second), (3.0, turn_to_second)]
+    if dies_seconds:
+        happenings += [(dies_seconds, lambda pedal: setattr(pedal, "second", None))]
+    events = [ControlEvent(2.8 + 0.05 * n, name, value) for n in range(20) for name, value in (("time", n % 7 / 7), ("mix", n % 3 / 2))]
+    amp = pedal.play(events if moves == "knobs" else [], happenings)
+    assert_no_click(amp, (OWN_DRY + math.sqrt(2) * OWN_WET) * 123.0 / 82.0 / (1 - 0.3))
+    assert pedal.loop.counters.get(Counter.SLOT) == 1 or dies_seconds
+    assert pedal.said == ["prompt 'low' is unknown to engine 'others'; it knows: high, other"] or moves == "knobs"
 
 
 def test_this_test_would_hear_a_click(tmp_path: Path) -> None:
