@@ -12,9 +12,11 @@ Runs in: the main process of `ghostnote certify`.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,6 +47,8 @@ CHANGE_SECONDS = 4.0  # between two things that the player does
 LOOK_SECONDS = 1.0  # between two looks at ledger and sensors
 DECIDED_NS = 1_000_000_000  # so long after it was due, a block that is not there counts as never answered
 BESIDE_NICER = 5  # so much nicer than the playing pedal's engine is that of a soak
+FLIGHT_MINUTES = 1.0  # recorded as ever, as much for each block, in less memory
+MEMORY = Path("/dev/shm")  # as a runtime folder is
 PROOF_BLOCKS, PROOF_SECONDS = 40, 5.0
 
 
@@ -150,6 +154,7 @@ def soak_config(job: SoakJob, spec: EngineSpec, folder: Path, beside: bool) -> C
         controls=ControlsConfig(),
         storage=replace(config.storage, folder=str(folder), restore=False),
         realtime=realtime,
+        flight=replace(config.flight, minutes=min(FLIGHT_MINUTES, config.flight.minutes), misses=False),
         monitor=replace(config.monitor, governor=False, status=False, prometheus="", misses_mb=0.0),
     )
 
@@ -163,14 +168,30 @@ def script(spec: EngineSpec, seconds: float) -> Iterator[str]:
         yield f"{CHANGE_SECONDS * (number + 0.5):.1f} {doing}"
 
 
+@contextmanager
+def runtime_in(folder: Path) -> Iterator[None]:
+    """What a pedal keeps while it runs, its flight recorder's ring among it, lies in `folder`: the playing pedal has its own."""
+    before = os.environ.get("RUNTIME_DIRECTORY")
+    os.environ["RUNTIME_DIRECTORY"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RUNTIME_DIRECTORY"]
+        else:
+            os.environ["RUNTIME_DIRECTORY"] = before
+
+
 def soak(job: SoakJob, beside: bool, show: Show) -> tuple[Report, Supervisor, Soak]:
     """Play it. Raises what keeps a pedal from starting; KeyboardInterrupt if it was told to stop."""
     spec = read_spec(job.address)
-    with tempfile.TemporaryDirectory(prefix="ghostnote-certify-") as folder:
-        watch = Soak(60 * job.minutes, show)
-        pedal = Supervisor(soak_config(job, spec, Path(folder), beside), RunOptions(wait_for_engine=True, on_tick=watch.follow))
-        with disturbed(job.disturbance, job.folder):
-            report = pedal.run()
+    with tempfile.TemporaryDirectory(prefix="ghostnote-certify-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as name:
+        folder, watch = Path(name), Soak(60 * job.minutes, show)
+        with runtime_in(folder):
+            options = RunOptions(wait_for_engine=True, remember=True, on_tick=watch.follow)
+            pedal = Supervisor(soak_config(job, spec, folder, beside), options)
+            with disturbed(job.disturbance, job.folder):
+                report = pedal.run()
     if not watch.enough:
         raise KeyboardInterrupt
     return report, pedal, watch
