@@ -176,6 +176,8 @@ class FlightRing:
         try:
             with path.open("rb") as file:
                 header, size = file.read(4096), os.fstat(file.fileno()).st_size
+                if header and not header.strip(b"\0"):
+                    raise FlightError(f"{path}: holds no blocks yet: its engine has not started")
                 if not header.startswith(MAGIC):
                     raise FlightError(f"{path}: is not a flight; name a .flight file or a .ring file")
                 shape = Shape.parse(json.loads(header[len(MAGIC) :].rstrip(b"\0")))
@@ -187,7 +189,7 @@ class FlightRing:
         except OSError as error:
             raise FlightError(f"{path}: no flight can be read there ({error.strerror})") from None
         except (ValueError, TypeError, KeyError):
-            raise FlightError(f"{path}: holds no engine's blocks yet, or is damaged") from None
+            raise FlightError(f"{path}: is damaged; get it again") from None
 
     # Writing
 
