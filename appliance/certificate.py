@@ -101,6 +101,7 @@ class Measured:
     block_work: Numbers  # count, p50, p99, p999, worst
     block_late: Numbers
     block_slack: Numbers
+    block_answered: Numbers  # from the moment when it was whole to its answer
     period_work: Numbers
     period_slack: Numbers
     xruns: int
@@ -112,7 +113,7 @@ class Measured:
     clock_mhz: tuple[float, float] | None  # lowest and highest of the fastest core
     throttles: int
     startup_seconds: float
-    work_bins: Bins
+    answered_bins: Bins
     slack_bins: Bins
     course: tuple[tuple[float, float, float | None], ...]  # seconds, least slack in ms up to there, degrees
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from appliance.certificate import Bins, Certificate
+from appliance.certificate import Certificate
 from appliance.picture import BAD, DRY, GOOD, INK, QUIET, WET, canvas
 
 ROOM = 1.12  # right of the deadline
@@ -50,11 +50,13 @@ def _title(figure: Any, certificate: Certificate) -> None:
 
 
 def _histogram(axis: Any, certificate: Certificate) -> None:
-    """Blocks by when they were answered: the deadline less the slack. A bin is as wide as the histogram's."""
+    """Blocks by when they were answered. A bin is as wide as the histogram's."""
     found = certificate.measured
     due_ms = found.allowance_us / 1000
-    most_ms = max(due_ms, due_ms - found.block_slack["worst"] / 1000) * ROOM
-    left, width, count = _bars(found.slack_bins, due_ms, most_ms)
+    most_ms = max(due_ms, found.block_answered["worst"] / 1000) * ROOM
+    left = [least / 1000 for least, _ in found.answered_bins]
+    count = [count for _, count in found.answered_bins]
+    width = [max(at / 32, LEAST_WIDTH * most_ms) for at in left]
     axis.bar(left, count, width, align="edge", color=[BAD if at >= due_ms else GOOD for at in left])
     axis.set_yscale("log")
     axis.set_ylim(0.7, 3 * max([1.0, *count]))
@@ -62,19 +64,12 @@ def _histogram(axis: Any, certificate: Certificate) -> None:
     axis.axvline(due_ms, color=INK, linewidth=1.6)
     axis.annotate(f"due {due_ms:.0f} ms ", (due_ms, 0.96), xycoords=("data", "axes fraction"), ha="right", va="top", color=INK)
     for row, (name, label) in enumerate(PERCENTS.items()):
-        at = due_ms - found.block_slack[name] / 1000
+        at = found.block_answered[name] / 1000
         axis.axvline(at, color=WET, linewidth=1, linestyle=(0, (4, 2)))
         axis.annotate(f" {label} {at:.0f} ms", (at, 0.96 - 0.09 * row), xycoords=("data", "axes fraction"), va="top", color=WET, fontsize=9)
     axis.set_title("When blocks were answered, and when their answers were due")
     axis.set_xlabel("ms after the block")
     axis.set_ylabel("blocks")
-
-
-def _bars(slack: Bins, due_ms: float, most_ms: float) -> tuple[list[float], list[float], list[int]]:
-    """Left edges, widths and heights: a bin of slack reaches from its least value away from 0."""
-    width = [max(abs(least) / 32_000, LEAST_WIDTH * most_ms) for least, _ in slack]
-    left = [due_ms - least / 1000 - (wide if least >= 0 else 0) for (least, _), wide in zip(slack, width, strict=True)]
-    return left, width, [count for _, count in slack]
 
 
 def _slack(axis: Any, certificate: Certificate) -> None:

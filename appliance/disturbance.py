@@ -3,8 +3,9 @@
     with disturbed(LOADS["stage"], folder):
         ...
 
-Each is a process of its own that ends with whoever started it, however that ends: the kernel sees to it. What a writer writes has no name
-in any folder, so nothing is left of that either.
+Each is a process in a session of its own, as whatever disturbs a pedal is, for a kernel may share its time out between sessions first.
+It ends with whoever started it, however that ends: the kernel sees to it. What a writer writes has no name in any folder, so nothing is
+left of that either.
 
     python -m appliance.disturbance copy|write|spin NICE FOLDER PARENT
 
@@ -14,7 +15,6 @@ Runs in: the main process of `ghostnote certify` (`disturbed`), processes of the
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -61,7 +61,7 @@ def disturbed(disturbance: Disturbance, folder: Path) -> Iterator[list[int]]:
 def _start(what: str, niceness: int, folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "appliance.disturbance", what, str(niceness), str(folder), str(os.getpid())]
     environment = {**os.environ, **CHILD_ENVIRONMENT, "PYTHONPATH": str(REPO)}
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def _bury(process: subprocess.Popen[bytes]) -> None:
@@ -103,16 +103,21 @@ def spin(folder: Path) -> None:
 WORK: dict[str, Callable[[Path], None]] = {"copy": copy, "write": write, "spin": spin}
 
 
+def be_nice(niceness: int) -> None:
+    """The process, and its session among the others."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+        Path("/proc/self/autogroup").write_text(str(niceness))
+    except OSError:
+        pass  # whoever is nice may not become less so; and not every kernel looks at sessions
+
+
 def main(argv: Sequence[str]) -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: the parent sees to the rest
     end_with_parent()
     what, niceness, folder, parent = argv
     if os.getppid() != int(parent):
         return 1  # it had ended before this process was tied to it
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, int(niceness))
-    except PermissionError:
-        pass  # whoever is nice may not become less so
+    be_nice(int(niceness))
     WORK[what](Path(folder))
     return 0
 

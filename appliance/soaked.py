@@ -14,11 +14,11 @@ from appliance.certificate import Bins, Conditions, Measured
 from appliance.config import Config
 from appliance.governor import Cost
 from appliance.gpu_check import Line
-from appliance.histogram import LEAST_US, Measure
+from appliance.histogram import BINS, LEAST_US, Histogram, Measure, histogram
 from appliance.monitor import Monitor
 from appliance.report import Report
 from appliance.stats import Rows, answered, slack_ms
-from appliance.status import spread_us
+from appliance.status import PERCENTS, spread_us
 from appliance.vitals import MachineVitals
 from engines.engine import EngineSpec
 
@@ -69,6 +69,7 @@ def measured(found: Findings, monitor: Monitor) -> Measured:
     rows, report, machine = found.rows, found.report, [one for _, one in found.machine]
     done, clocks = answered(rows), [one.clock_mhz for one in machine if one.clock_mhz]
     allowance_us = int((rows["due"] - rows["captured"]).min() // 1000) if len(rows) else 0
+    took = answered_after(done)
     step_ns = [cost.step_ns for cost in map(Cost.of, done) if cost.step_ns]
     return Measured(
         seconds=report.seconds,
@@ -80,6 +81,10 @@ def measured(found: Findings, monitor: Monitor) -> Measured:
         block_work=spread_us(monitor, Measure.BLOCK_WORK),
         block_late=spread_us(monitor, Measure.BLOCK_LATE),
         block_slack=spread_us(monitor, Measure.BLOCK_SLACK),
+        block_answered={
+            "count": took.count,
+            **{name: took.percentile_us(percent) for name, percent in [*PERCENTS.items(), ("worst", 100)]},
+        },
         period_work=spread_us(monitor, Measure.PERIOD_WORK),
         period_slack=spread_us(monitor, Measure.PERIOD_SLACK),
         xruns=report.xruns,
@@ -91,15 +96,22 @@ def measured(found: Findings, monitor: Monitor) -> Measured:
         clock_mhz=(min(clocks), max(clocks)) if clocks else None,
         throttles=machine[-1].throttles - machine[0].throttles if machine else 0,
         startup_seconds=report.startup_s or 0.0,
-        work_bins=bins(monitor, Measure.BLOCK_WORK),
-        slack_bins=bins(monitor, Measure.BLOCK_SLACK),
+        answered_bins=bins(took),
+        slack_bins=bins(histogram(monitor.memory.histograms, Measure.BLOCK_SLACK)),
         course=tuple(course(found)),
     )
 
 
-def bins(monitor: Monitor, measure: Measure) -> Bins:
-    counts = monitor.memory.histograms[measure]
-    return tuple((int(LEAST_US[at]), int(counts[at])) for at in np.flatnonzero(counts))
+def answered_after(done: Rows) -> Histogram:
+    """From the moment when a block was whole to its answer: what the deadline is about."""
+    took = Histogram(np.zeros(BINS, np.int64))
+    for row in done:
+        took.add(int(row["written"] - row["captured"]) // 1000)
+    return took
+
+
+def bins(counted: Histogram) -> Bins:
+    return tuple((int(LEAST_US[at]), int(counted.bins[at])) for at in np.flatnonzero(counted.bins))
 
 
 def course(found: Findings) -> Iterator[tuple[float, float, float | None]]:

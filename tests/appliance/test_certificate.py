@@ -24,9 +24,10 @@ CONDITIONS = Conditions(
 )  # fmt: skip
 MEASURED = Measured(
     seconds=300.0, blocks=800, answered=800, late=0, causes={}, allowance_us=162_540, block_work=NUMBERS, block_late=NUMBERS,
-    block_slack=NUMBERS, period_work=NUMBERS, period_slack=NUMBERS, xruns=0, silent_frames=0, step_us=9_100, steps_allowed=8,
+    block_slack=NUMBERS, block_answered=NUMBERS, period_work=NUMBERS, period_slack=NUMBERS, xruns=0, silent_frames=0,
+    step_us=9_100, steps_allowed=8,
     resident_mb={"main": 60.0, "audio": 110.0, "engine": 240.0}, celsius=61.5, clock_mhz=(1500.0, 2400.0), throttles=0, startup_seconds=1.2,
-    work_bins=((39_936, 700), (47_104, 100)), slack_bins=((118_784, 800),), course=((10.0, 118.2, 60.0), (20.0, 117.9, None)),
+    answered_bins=((39_936, 700), (47_104, 100)), slack_bins=((118_784, 800),), course=((10.0, 118.2, 60.0), (20.0, 117.9, None)),
 )  # fmt: skip
 PASSED = Certificate(
     name="reference ”é”", made="2026-11-23T12:00:00+00:00", minutes=5.0, verdict=certificate.PASS, reasons=(), remarks=("a remark",),

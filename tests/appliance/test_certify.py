@@ -92,6 +92,7 @@ def test_a_soak_under_load_gives_a_certificate(echo: tuple[Path, subprocess.Comp
     assert found.passed and found.disturbance == LOADS["stage"] and measured.seconds >= SOAK_SECONDS
     assert measured.blocks >= SOAK_SECONDS * 44_100 / 16_384 - 3 and measured.late == 0 and measured.answered == measured.blocks
     assert sum(count for _, count in measured.slack_bins) == measured.block_slack["count"] >= measured.blocks
+    assert sum(count for _, count in measured.answered_bins) == measured.answered
     assert 150_000 < measured.allowance_us < 163_000 and measured.block_slack["worst"] > 10_000
     assert measured.course and measured.course[-1][0] <= measured.seconds + 1
     assert all(mb > 10 for mb in measured.resident_mb.values())
