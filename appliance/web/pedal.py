@@ -104,10 +104,8 @@ def _is_flight(path: Path) -> bool:
 
 def preset_rules() -> dict[str, Any]:
     """What a form needs to know of each key of a sound: its range or its choices."""
-    return {
-        name: {"low": rule.low, "high": rule.high, "options": rule.options, "kind": rule.kinds[0].__name__}
-        for name, rule in rules_of(Sound).items()
-    }
+    rules = rules_of(Sound).items()
+    return {name: {"low": rule.low, "high": rule.high, "options": rule.options, "kind": rule.kinds[-1].__name__} for name, rule in rules}
 
 
 def _place(wish: str) -> str:

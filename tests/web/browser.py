@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +27,10 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync", "--disable-extensions", "--disable-dev-shm-usage", "--disable-breakpad"]
 FLAGS += ["--hide-scrollbars", "--remote-debugging-pipe"]
-PATIENCE_SECONDS = 60.0
-READ_FD, WRITE_FD = 3, 4  # where Chromium looks for its pipes
+PATIENCE_SECONDS = 20.0
+# Chromium looks for its pipes at 3 and 4.
+MOVE = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execvp(sys.argv[3], sys.argv[3:])"
+AT_ITS_PLACE = [sys.executable, "-c", MOVE]
 
 
 def program() -> str | None:
@@ -65,22 +69,27 @@ class Browser:
             self.events += [one for one in found if "method" in one]
             yield from found
 
-    def page(self, width: int = 1280, height: int = 900, phone: bool = False) -> Page:
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+    def page(self, width: int = 1280, height: int = 900, phone: bool = False, context: str | None = None) -> Page:
+        """`context`: one of its own shares no cookies."""
+        own = {"browserContextId": context} if context else {}
+        target = self.call("Target.createTarget", url="about:blank", **own)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = Page(self, session)
+        page = Page(self, session, target)
         for domain in ("Page", "Runtime", "Log", "DOM", "Network"):
             page.call(f"{domain}.enable")
         scale = 2 if phone else 1
         page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
         return page
 
+    def close(self, page: Page) -> None:
+        self.call("Target.closeTarget", targetId=page.target)
+
 
 class Page:
     """One tab."""
 
-    def __init__(self, browser: Browser, session: str) -> None:
-        self.browser, self.session = browser, session
+    def __init__(self, browser: Browser, session: str, target: str) -> None:
+        self.browser, self.session, self.target = browser, session, target
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self.browser.call(method, self.session, **parameters)
@@ -95,13 +104,12 @@ class Page:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = PATIENCE_SECONDS) -> Any:
-        """Until a JavaScript expression is true; its value."""
+    def wait(self, condition: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Until a JavaScript expression is true."""
         give_up_at = time.monotonic() + seconds
-        while not (found := self.run(f"(() => {condition})()" if condition.startswith("{") else condition)):
+        while not self.run(f"Boolean({condition})"):
             assert time.monotonic() < give_up_at, f"never true: {condition}\n{self.text()}"
             self.browser.listen(0.1)
-        return found
 
     def text(self, selector: str = "body") -> str:
         return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
@@ -113,6 +121,11 @@ class Page:
         """As if typed: the element gets the focus and the letters."""
         self.run(f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.focus(); e.select?.(); }})()")
         self.call("Input.insertText", text=text)
+
+    def set(self, selector: str, value: str) -> None:
+        """Of a slider or a number, as if it had been moved there."""
+        moved = f"e.value = {json.dumps(value)}; e.dispatchEvent(new Event('input', {{bubbles: true}}))"
+        self.run(f"(() => {{ const e = document.querySelector({json.dumps(selector)}); {moved}; }})()")
 
     def choose_file(self, selector: str, path: Path) -> None:
         root = self.call("DOM.getDocument")["root"]["nodeId"]
@@ -133,18 +146,26 @@ class Page:
         return logged + [one["params"]["exceptionDetails"]["text"] for one in mine if one["method"] == "Runtime.exceptionThrown"]
 
 
+def _pipe() -> tuple[int, int]:
+    """Out of the way of 3 and 4."""
+    low = os.pipe()
+    read, write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in low)
+    for fd in low:
+        os.close(fd)
+    return read, write
+
+
 @contextmanager
 def open_browser(folder: Path) -> Iterator[Browser]:
     """Chromium with a profile of its own in `folder`."""
     chromium = program()
     assert chromium, "there is no Chromium"
-    theirs_read, ours_write = os.pipe()
-    ours_read, theirs_write = os.pipe()
+    (theirs_read, ours_write), (ours_read, theirs_write) = _pipe(), _pipe()
     command = [chromium, *FLAGS, f"--user-data-dir={folder / 'profile'}"]
-    shell = ["sh", "-c", f'exec "$@" {READ_FD}<&{theirs_read} {WRITE_FD}>&{theirs_write}', "sh", *command]
     with (folder / "chromium.log").open("wb") as log:
         environment = {**os.environ, "HOME": str(folder)}
-        process = subprocess.Popen(shell, pass_fds=[theirs_read, theirs_write], stdout=log, stderr=log, env=environment)
+        handed = [*AT_ITS_PLACE, str(theirs_read), str(theirs_write), *command]
+        process = subprocess.Popen(handed, pass_fds=[theirs_read, theirs_write], stdout=log, stderr=log, env=environment)
     os.close(theirs_read)
     os.close(theirs_write)
     browser = Browser(ours_write, ours_read)

@@ -54,9 +54,11 @@ class Home:
     def inbox(self) -> Path:
         return self.storage / "engines" / "inbox"
 
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "appliance", *arguments, "--config", str(self.toml)]
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "appliance", *arguments, "--config", str(self.toml)]
-        return subprocess.Popen(command, cwd=REPO, env=self.environment, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(self.command(*arguments), cwd=REPO, env=self.environment, stdout=subprocess.PIPE, text=True)
 
     @contextmanager
     def pedal(self) -> Iterator[None]:
