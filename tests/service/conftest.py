@@ -160,8 +160,8 @@ def container(clone: Path) -> Iterator[Container]:
 
 @pytest.fixture(scope="session")
 def pedal(container: Container) -> Iterator[Pedal]:
-    """Installed and playing."""
-    container.run("/host/clone/deploy/install", "--wheels", "/host/wheels", "--no-start", timeout_seconds=300)
+    """Installed and playing; its web page is there too, and not started."""
+    container.run("/host/clone/deploy/install", "--wheels", "/host/wheels", "--web", "--no-start", timeout_seconds=300)
     cable = Cable(container.start("python3", "/host/cable.py", CABLE))
     try:
         cable.follow()

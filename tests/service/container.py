@@ -78,7 +78,7 @@ def wheels(clone: Path) -> Path:
         place.mkdir(parents=True)
         subprocess.run([SYSTEM_PYTHON, "-m", "venv", place / "venv"], check=True)
         pip = [place / "venv/bin/python", "-m", "pip", "--quiet", "wheel", "--wheel-dir", place]
-        subprocess.run([*pip, f"{clone}[device]", "setuptools>=77", MICROPYTHON], check=True)
+        subprocess.run([*pip, f"{clone}[device,web]", "setuptools>=77", MICROPYTHON], check=True)
         shutil.rmtree(place / "venv")
         subprocess.run(["git", "-C", clone, "clean", "-qfdx"], check=True)  # pip builds in the clone
         place.with_suffix(".whole").touch()
