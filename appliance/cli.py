@@ -16,16 +16,19 @@ from typing import TypeAlias
 from rich.console import Console
 
 from appliance.board_command import add_board
+from appliance.bundle_commands import add_bundle_actions
 from appliance.certificate import CertificateError
 from appliance.certify_command import add_certify
 from appliance.config import Config, ConfigError, load_config
 from appliance.device_key import DeviceKeyError
 from appliance.flight_ring import FlightError
+from appliance.key_commands import add_key
 from appliance.main import RunOptions, StartError, Supervisor
 from appliance.preset_commands import add_preset
 from appliance.prompt_commands import add_prompt
 from appliance.replay_command import add_replay
 from appliance.status import StatusError
+from appliance.trust import KeyFileError
 from appliance.web.command import add_web
 from appliance.web.listen import WebError
 from engines.bundle import BundleError
@@ -44,6 +47,7 @@ OPERATOR_ERRORS = (
     FlightError,
     CertificateError,
     DeviceKeyError,
+    KeyFileError,
     WebError,
 )
 
@@ -77,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     _add_engine(commands)
     add_preset(commands, out)
     add_prompt(commands, out)
+    add_key(commands, out)
     add_board(commands, out)
     add_replay(commands, out)
     add_web(commands, out)
@@ -149,9 +154,7 @@ def _add_bench(commands: Commands) -> None:
 def _add_engine(commands: Commands) -> None:
     one = commands.add_parser("engine", help="engine bundles")
     actions = one.add_subparsers(required=True, metavar="ACTION")
-    info = actions.add_parser("info", help="what a bundle is, every byte checked")
-    info.add_argument("bundle", metavar="BUNDLE")
-    info.set_defaults(command=_engine_info)
+    add_bundle_actions(actions, out)
     # Its options are the compiler's: a prefix that nobody types leaves them to it.
     build = actions.add_parser("compile", prefix_chars="\0", add_help=False, help="TensorRT plans from a bundle (--help for its options)")
     build.add_argument("arguments", nargs="*")
@@ -256,12 +259,6 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     run(arguments.engine, arguments.blocks, arguments.json)
     return 0
-
-
-def _engine_info(arguments: argparse.Namespace) -> int:
-    from appliance.engine_info import engine_info
-
-    return engine_info(arguments.bundle, out)
 
 
 def _engine_compile(arguments: argparse.Namespace) -> int:

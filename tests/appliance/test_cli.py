@@ -153,7 +153,7 @@ def test_run_plays_a_recording_and_reports(tmp_path: Path, capfd: pytest.Capture
 def test_engine_info(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     spec = EngineSpec("toy", 44_100, 16_384, 0, ("choir [aah]",), 1, 1)
     licences = [{"covers": "all of it", "name": "MIT", "file": "licences/mit.txt"}]
-    facts = head("lmdm", spec, number=7, release="7", licences=licences)
+    facts = head("blank", spec, number=7, release="7", licences=licences)
     write_bundle(tmp_path / "toy.ghost", facts, {"licences/mit.txt": b"do as you like"})
     assert main(["engine", "info", str(tmp_path / "toy.ghost")]) == 0
     text = capfd.readouterr().out
