@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,13 +29,21 @@ if TYPE_CHECKING:
     from appliance.stats import Rows
 
 MINUTES, MOST_MINUTES = 5.0, 24 * 60.0
+CURRENT, BUNDLE = "current", "engine.ghost"  # as the store calls them
+SHORT_DIGEST = re.compile("[0-9a-f]{4,64}")
 LOAD_NAMES = ("none", "stage", "heavy")
 
 
 def add_certify(commands: Commands, out: Console) -> None:
     """The command, for the parser of `ghostnote`."""
     one = commands.add_parser("certify", help="soak an engine on this device: a signed certificate that it will be on time")
-    one.add_argument("bundle", nargs="?", default="", metavar="BUNDLE", help="default: the configuration's")
+    one.add_argument(
+        "bundle",
+        nargs="?",
+        default="",
+        metavar="BUNDLE",
+        help="a file, or a digest in the store (default: as configured)",
+    )
     one.add_argument("--minutes", type=_minutes, default=MINUTES, metavar="N", help=f"how long to play (default: {MINUTES:g})")
     one.add_argument("--load", choices=LOAD_NAMES, default="stage", help="what else the machine has to do meanwhile (default: stage)")
     one.add_argument("--card", action="store_true", help="on the configured sound card instead of a recording; the pedal must not play")
@@ -83,11 +92,15 @@ def certify_engine(arguments: argparse.Namespace, out: Console) -> int:
 
 def engine_of(wish: str, config: Config, allow_unsigned: bool) -> str:
     """The address to soak. What comes from outside is checked before anything of it runs. Raises BundleError."""
+    store = state_folder(config.storage.folder) / "engines"
+    if (wish or config.engine.bundle) == CURRENT:
+        current = store / CURRENT / BUNDLE
+        return str(current.resolve()) if current.exists() else "reference"
     if not wish:
         return config.engine.bundle
     if wish in (ECHO, "reference"):
         return wish
-    held = [path for path in (state_folder(config.storage.folder) / "engines" / "objects").glob(f"{wish}*/engine.ghost") if len(wish) > 3]
+    held = list((store / "objects").glob(f"{wish}*/{BUNDLE}")) if SHORT_DIGEST.fullmatch(wish) else []
     if len(held) > 1:
         raise BundleError(f"{wish} is the beginning of {len(held)} engines: write more of it")
     if held:

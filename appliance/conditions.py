@@ -1,6 +1,9 @@
 """What a deadline certificate depends on, asked of this machine now: versions, backend, GPU, CPU, kernel, power, clocks, what is granted.
 
-    conditions_now(config, "current.ghost")        takes about a second: two questions are asked in processes of their own
+    certified(config, "engine.ghost")              the certificate by which it may go live now; raises CertificateError
+    conditions_now(config, "engine.ghost")
+
+Both take about a second: two questions are asked in processes of their own.
 
 What a machine does not tell is "none", never guessed: a virtual machine has no governor and no clocks. `root` is where /sys lies, so that a
 folder can stand in for another machine.
@@ -23,9 +26,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from appliance.certificate import CertificateError, Conditions
+from appliance.certificate import Certificate, CertificateError, Conditions, certificates_folder, check
 from appliance.child import REPO
 from appliance.config import Config
+from appliance.device_key import DeviceKey
+from appliance.storage import state_folder
 from appliance.vitals import GPUS
 from engines.bundle import Bundle, locate, read_spec
 
@@ -79,6 +84,12 @@ def conditions_now(config: Config, address: str, root: Path = Path("/")) -> Cond
         steps=steps_of(config, address),
         budget=engine.budget_ms,
     )
+
+
+def certified(config: Config, address: str) -> Certificate:
+    """The certificate by which the engine at `address` may go live on this device now. Raises CertificateError, BundleError."""
+    key = DeviceKey.open(state_folder(config.storage.folder))
+    return check(certificates_folder(config.storage.folder), digest_of(address), conditions_now(config, address), key.public)
 
 
 @cache  # of the code that this process began with

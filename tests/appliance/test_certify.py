@@ -19,8 +19,9 @@ import pytest
 
 from appliance import certificate
 from appliance.certificate import CertificateError, check, read
-from appliance.certify import CHANGE_SECONDS, SoakJob, certify, script, soak_config
-from appliance.conditions import clock_limits, conditions_now, governors
+from appliance.certify import CHANGE_SECONDS, SoakJob, certify, golden_lines, script, soak_config
+from appliance.certify_command import engine_of
+from appliance.conditions import certified, clock_limits, conditions_now, governors
 from appliance.config import Config, parse_config
 from appliance.device_key import DeviceKey
 from appliance.disturbance import LOADS
@@ -29,7 +30,7 @@ from appliance.report import Report, Session, collect
 from appliance.shared import LEDGER, Layout, SharedMemory
 from appliance.soaked import MARGIN, Findings, course, reasons, steps_allowed
 from appliance.vitals import MachineVitals
-from engines.bundle import REFERENCE, Bundle, read_spec, write_bundle
+from engines.bundle import REFERENCE, Bundle, BundleError, read_spec, write_bundle
 from engines.engine import EngineSpec
 from tests.appliance.test_certificate import CONDITIONS, MEASURED
 from tests.appliance.test_disturbance import alive, until
@@ -88,6 +89,8 @@ def test_a_soak_under_load_gives_a_certificate(echo: tuple[Path, subprocess.Comp
     config = parse_config((folder / "pedal.toml").read_text(), "test")
     now = replace(conditions_now(config, "echo"), ghostnote=read(path).conditions.ghostnote)  # a test may run while code is being written
     found = check(path.parent, "echo", now, key.public)
+    with pytest.raises(CertificateError, match="periods changed 16 -> 3"):
+        certified(replace(config, audio=replace(config.audio, periods=3)), "echo")
     measured = found.measured
     assert found.passed and found.disturbance == LOADS["stage"] and measured.seconds >= SOAK_SECONDS
     assert measured.blocks >= SOAK_SECONDS * 44_100 / 16_384 - 3 and measured.late == 0 and measured.answered == measured.blocks
@@ -116,7 +119,7 @@ def test_an_engine_that_is_too_slow_fails(tmp_path: Path) -> None:
     """The shipped engine at four times its steps, with a budget that leaves a millisecond."""
     config = parse_config(configured(tmp_path, "[engine]\nsteps = 16\nbudget_ms = 24.2").read_text(), "test")
     said: list[Line] = []
-    found = certify(SoakJob(config, "reference", 4 / 60, LOADS["none"], folder=tmp_path), lambda seconds, rows: None, said.append)
+    found = certify(SoakJob(config, "reference", 3 / 60, LOADS["none"], folder=tmp_path), lambda seconds, rows: None, said.append)
     assert found.verdict == certificate.FAIL and found.measured.late > 0, found.measured
     assert any("blocks late" in reason or "none of" in reason for reason in found.reasons)
     assert found.measured.steps_allowed < 16 and found.conditions.steps == 16
@@ -124,7 +127,7 @@ def test_an_engine_that_is_too_slow_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-def test_wrong_golden_vectors_fail(tmp_path: Path) -> None:
+def test_wrong_golden_vectors_fail(tmp_path: Path, found: Findings) -> None:
     bundle = Bundle.open(REFERENCE)
     files = {entry.path: bundle.read(entry.path) for entry in bundle.manifest.files}
     golden = json.loads(files["golden.json"])
@@ -132,10 +135,9 @@ def test_wrong_golden_vectors_fail(tmp_path: Path) -> None:
     files["golden.json"] = json.dumps(golden).encode()
     facts = {name: value for name, value in bundle.manifest.facts.items() if name not in ("schema", "files")}
     write_bundle(tmp_path / "wrong.ghost", facts, files)
-    config = parse_config(configured(tmp_path).read_text(), "test")
-    job = SoakJob(config, str(tmp_path / "wrong.ghost"), 2 / 60, LOADS["none"], folder=tmp_path)
-    found = certify(job, lambda seconds, rows: None, lambda line: None)
-    assert found.verdict == certificate.FAIL and found.reasons[0].startswith("graph step: ")
+    wrong = [line for line in golden_lines(str(tmp_path / "wrong.ghost"), "onnxruntime") if not line.passed]
+    assert [line.what for line in wrong] == ["graph step"]
+    assert next(reasons(replace(found, golden=wrong), MEASURED)).startswith("graph step: ")
 
 
 @pytest.mark.system
@@ -301,6 +303,22 @@ def test_power_and_clocks_are_read_as_the_kernel_has_them(tmp_path: Path) -> Non
     (gpu / "max_freq").write_text("918000000\n")
     assert governors(tmp_path) == "performance" and clock_limits(tmp_path) == "1500-1800/1500-2400, GPU 306-918"
     assert governors(tmp_path / "absent") == clock_limits(tmp_path / "absent") == "none"
+
+
+def test_what_is_to_be_soaked_is_found(tmp_path: Path) -> None:
+    config = parse_config(configured(tmp_path).read_text(), "test")
+    assert [engine_of(wish, config, False) for wish in ("", "echo", "current")] == ["reference", "echo", "reference"]
+    held = tmp_path / "state/engines/objects/abcdef12/engine.ghost"
+    held.parent.mkdir(parents=True)
+    held.write_bytes(b"")
+    (tmp_path / "state/engines/current").symlink_to("objects/abcdef12")
+    assert engine_of("abcd", config, False) == engine_of("current", config, False) == str(held)
+    held.parent.with_name("abcdef34").mkdir()
+    held.parent.with_name("abcdef34").joinpath("engine.ghost").write_bytes(b"")
+    with pytest.raises(BundleError, match="abcd is the beginning of 2 engines"):
+        engine_of("abcd", config, False)
+    with pytest.raises(BundleError, match=r"absent\.ghost"):
+        engine_of(str(tmp_path / "absent.ghost"), config, False)
 
 
 def test_what_can_not_be_opened_is_one_line(tmp_path: Path) -> None:
