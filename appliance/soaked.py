@@ -141,7 +141,7 @@ def _deadlines(found: Findings, figures: Measured) -> Iterator[str]:
         yield f"none of {figures.blocks} blocks was answered"
         return
     if figures.late:
-        yield f"{figures.late} of {figures.blocks} blocks late ({_causes(figures.causes)})"
+        yield f"{figures.late} of {figures.blocks} blocks late (misses of blocks and periods: {_causes(figures.causes)})"
     if report.engine_restarts or report.engine_resets:
         yield f"the engine ended {report.engine_restarts} times, and had to forget everything {report.engine_resets} times"
     if figures.block_slack["worst"] < 1000 * wanted_ms:

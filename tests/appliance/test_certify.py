@@ -255,7 +255,7 @@ def test_what_passes_has_no_reasons(found: Findings) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"late": 2, "causes": {"engine slow": 2}}, r"^2 of 800 blocks late \(engine slow 2\)$"),
+        ({"late": 2, "causes": {"engine slow": 2}}, r"^2 of 800 blocks late .*: engine slow 2\)$"),
         ({"answered": 0}, "^none of 800 blocks was answered$"),
         ({"block_slack": {"worst": 4_000}}, "^slack 4 ms at worst, 10 ms are wanted"),
         ({"steps_allowed": 2}, r"^4 steps do not leave the budget with a margin of 10%: set \[engine\] steps = 2$"),
