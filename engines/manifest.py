@@ -151,7 +151,7 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
     if not isinstance(facts, dict) or "schema" not in facts:
         raise BundleError(f"{path}: {MANIFEST} names no schema: not a bundle")
     if facts["schema"] != SCHEMA:
-        raise BundleError(f"{path}: schema {facts['schema']!r} is unknown (this Ghostnote reads {SCHEMA}); update Ghostnote or the bundle")
+        raise BundleError(f"{path}: schema {_short(facts['schema'])} is unknown (this Ghostnote reads {SCHEMA}); update Ghostnote or the bundle")
     try:
         return _manifest(facts)
     except KeyError as missing:
@@ -171,7 +171,7 @@ def _manifest(facts: dict[str, Any]) -> Manifest:
     if not _NAME.fullmatch(name) or not _NAME.fullmatch(kind):
         raise ValueError(f"{MANIFEST} is wrong (name {name!r}, kind {kind!r}: 1 to 64 letters, digits, spaces, .-_); pack the bundle again")
     if facts["audio"] != {"channels": 1, "peak": 1}:
-        raise ValueError(f"its audio is {facts['audio']!r}; this Ghostnote plays one channel with peaks at 1: update it")
+        raise ValueError(f"its audio is {_short(facts['audio'])}; this Ghostnote plays one channel with peaks at 1: update it")
     if _text(facts["engine"], "name") != name:
         raise ValueError(f"it is called {name!r} and its engine {facts['engine']['name']!r}; pack the bundle again")
     licences = tuple(Licence(_text(one, "covers"), _text(one, "name"), _text(one, "file")) for one in _list(facts, "licences", 64))
@@ -190,7 +190,7 @@ def _entry(facts: Any) -> FileEntry:
     path = _text(facts, "path")
     role, sha256 = role_of(path), _text(facts, "sha256")
     if facts["role"] != role.value:
-        raise ValueError(f"file {path!r} is said to be {facts['role']!r}, but is {role.value!r}; pack the bundle again")
+        raise ValueError(f"file {path!r} is said to be {_short(facts['role'])}, but is {role.value!r}; pack the bundle again")
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"the hash of file {path!r} is no SHA-256; pack the bundle again")
     size = _whole(facts, "size", 0, 1 << 40)
@@ -227,17 +227,21 @@ def _check_version(needed: str) -> None:
         raise ValueError(f"it requires Ghostnote {needed}, this is {VERSION}; update Ghostnote")
 
 
+def _short(value: Any) -> str:
+    return repr(value)[:40]
+
+
 def _text(facts: Any, name: str) -> str:
     value = facts[name]
     if type(value) is not str or len(value) > MAX_WORDS:
-        raise TypeError(f"{name} is {str(value)[:40]!r}, not a text of at most {MAX_WORDS} letters")
+        raise TypeError(f"{name} is {_short(value)}, not a text of at most {MAX_WORDS} letters")
     return value
 
 
 def _whole(facts: Any, name: str, low: int, high: int) -> int:
     value = facts[name]
     if type(value) is not int or not low <= value <= high:
-        raise TypeError(f"{name} is {str(value)[:40]!r}, not a whole number from {low} to {high}")
+        raise TypeError(f"{name} is {_short(value)}, not a whole number from {low} to {high}")
     return value
 
 
@@ -250,5 +254,5 @@ def _list(facts: Any, name: str, most: int) -> list[Any]:
 
 def _tolerance(value: Any) -> float:
     if type(value) not in (int, float) or not 0 < value <= 1:
-        raise TypeError(f"golden_tolerance is {str(value)[:40]!r}, not a number above 0 and up to 1")
+        raise TypeError(f"golden_tolerance is {_short(value)}, not a number above 0 and up to 1")
     return float(value)

@@ -15,7 +15,8 @@ from appliance.config import Config, EngineConfig
 from appliance.trust import SYSTEM_KEYS, admit, keys_folder
 from engines.bundle import REFERENCE, Bundle, BundleError, write_bundle
 from engines.signing import PublicKey
-from tests.trust.toy import KEY, STRANGER, toy_files, toy_manifest, write_toy
+from tests.trust.keys import KEY, STRANGER
+from tests.trust.toy import toy_files, toy_manifest, write_toy
 
 needs_minisign = pytest.mark.skipif(not shutil.which("minisign"), reason="minisign is not installed (apt: minisign)")
 

@@ -19,9 +19,8 @@ from engines.manifest import head
 from engines.ort import OrtBackend
 from engines.signing import SecretKey
 from engines.tensors import pack_tensors
+from tests.trust.keys import KEY
 
-KEY = SecretKey(b"ghostkey", bytes(range(32)))
-STRANGER = SecretKey(b"stranger", bytes(range(1, 33)))
 SPEC = EngineSpec("toy", 44_100, 16_384, 0, ("choir", "organ"), 2, 4)
 PRESETS = [{"name": "dark", "sound": {"prompt": "organ", "tone": 0.2, "mix": 1}}]
 LICENCES = [{"covers": "all of it", "name": "MIT", "file": "licences/mit.txt"}]
@@ -61,9 +60,8 @@ def toy_files() -> dict[str, bytes]:
 
 def _golden(files: dict[str, bytes]) -> dict[str, Any]:
     weights = Weights.of_files(files)
-    facts: dict[str, Any] = {
-        name: {"inputs": {"x": {"rule": "normal", "shape": [rows, 16], "scale": 0.5}}, "outputs": {}} for name, rows in (("step", 4), ("other", 2))
-    }
+    x = {name: {"rule": "normal", "shape": [rows, 16], "scale": 0.5} for name, rows in (("step", 4), ("other", 2))}
+    facts: dict[str, Any] = {name: {"inputs": {"x": rule}, "outputs": {}} for name, rule in x.items()}
     golden = Golden(facts, weights)
     for name, one in facts.items():
         (y,) = OrtBackend().load(files[f"{name}.onnx"], weights.for_graph(name))(golden.inputs(name))
