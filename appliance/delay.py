@@ -27,6 +27,7 @@ from appliance.stats import Counter, Counters
 
 _SILENT = 1e-9  # mean square of -90 dBFS
 _SOUNDING = 1e-6  # mean square of -60 dBFS
+FAR_AWAY = 2.0**52  # a turn that no music reaches
 _LOUDEST = 1e12  # mean square that no audio has: what is above it, or no number at all, is a broken engine
 
 
@@ -91,7 +92,7 @@ class Slots:
 
     def follow(self, value: float, place: int) -> None:
         """What main says of the turn; `place` is the music that is heard now."""
-        if value == self._value or not value >= 0:  # NaN is no turn
+        if value == self._value or not 0 <= value < FAR_AWAY:  # NaN is no turn
             return
         turn, first, self._value = Turn.of(value), self._value < 0, value
         if first:

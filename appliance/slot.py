@@ -76,14 +76,18 @@ class Slot:
 
     def retire(self, deadline: float) -> None:
         """The controls no longer run: wake the worker so that it sees that, and see it end."""
-        os.eventfd_write(self.settings.doorbell_fd, 1)
+        self.wake()
         self.child.stop(deadline)
         self.state = SlotState.EMPTY
+
+    def wake(self) -> None:
+        """Let the worker look at what main has written."""
+        os.eventfd_write(self.settings.doorbell_fd, 1)
 
     def release(self) -> None:
         """The pedal plays on without this engine: its process is to end, and nobody waits for that."""
         self.memory.facts[SlotFact.RETIRES] = 1
-        os.eventfd_write(self.settings.doorbell_fd, 1)
+        self.wake()
         self._released_at = self.clock()
 
     def gone(self) -> bool:

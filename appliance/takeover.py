@@ -21,6 +21,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from appliance.config import ConfigError
 from appliance.controls import Control, Turn
 from appliance.fit import Fit
@@ -28,7 +30,7 @@ from appliance.journal import about
 from appliance.prompt_commands import prompt_folder
 from appliance.shared import SharedMemory, SlotFact
 from appliance.slot import Slot, SlotState, ending
-from appliance.stats import Counter, Ledger, WorkerCounter
+from appliance.stats import BlockMode, Counter, Ledger, WorkerCounter
 from engines.bundle import BundleError, locate, read_manifest, read_spec
 
 if TYPE_CHECKING:
@@ -165,6 +167,7 @@ class Takeover:
         for line in pedal.player.turn_to(self._fit, coming.number):
             log.info("%s", line, extra=about("playing"))
         pedal.controls.set(Control.TURN, Turn(coming.number, from_frames).value)
+        coming.wake()
 
     def _cross(self, coming: Slot) -> None:
         if self._pedal.counters.get(Counter.SLOT) == coming.number:
@@ -177,7 +180,7 @@ class Takeover:
     def _complete(self, coming: Slot) -> None:
         """Only the new engine is heard: the pedal is its, and so is the history."""
         pedal, old = self._pedal, self._pedal.slot
-        hand_over_history(pedal.memory, coming, self._first_start)
+        hand_over_history(pedal.memory, coming.memory, self._first_start)
         pedal.engine_changed(coming, self._address)
         self.coming = None
         log.info("engine %s has taken over", self.engine, extra=about("taken-over", engine=self.engine))
@@ -207,14 +210,22 @@ class Takeover:
         return f": {slot.child.last_line}" if slot.child.last_line else ""
 
 
-def hand_over_history(pedal_memory: SharedMemory, coming: Slot, from_frames: int) -> None:
+MODE_COUNTED = {WorkerCounter.GENERATED: BlockMode.GENERATED, WorkerCounter.PREFILLED: BlockMode.PREFILLED}
+
+
+def hand_over_history(old: SharedMemory, new: SharedMemory, from_frames: int) -> None:
     """The ledger and the counts of the engine that sounds tell of all blocks that were heard, whoever answered them."""
-    old, new = pedal_memory.ledger, coming.memory.ledger
-    heard_before = (old["start"] >= 0) & (old["start"] < from_frames) & (old["start"] == new["start"])
-    new[heard_before] = old[heard_before]
     for counter in WorkerCounter:
         if counter is not WorkerCounter.STEP_LIMIT:
-            pedal_memory.carried[counter] += pedal_memory.worker_counters[counter] - coming.memory.worker_counters[counter]
+            old.carried[counter] += _counted_before(old, counter, from_frames) - _counted_before(new, counter, from_frames)
+    heard_before = (old.ledger["start"] >= 0) & (old.ledger["start"] < from_frames) & (old.ledger["start"] == new.ledger["start"])
+    new.ledger[heard_before] = old.ledger[heard_before]
+
+
+def _counted_before(memory: SharedMemory, counter: WorkerCounter, from_frames: int) -> int:
+    """What a worker has counted, but for the blocks from that moment on where the ledger says which they are."""
+    since = (memory.ledger["start"] >= from_frames) & (memory.ledger["mode"] == MODE_COUNTED.get(counter, -1))
+    return int(memory.worker_counters[counter]) - int(np.count_nonzero(since))
 
 
 # Memory for both

@@ -219,10 +219,11 @@ class BlockTimes:
 
 
 class Doorbell:
-    """Waits until there is a block to hear; gives up when main says so."""
+    """Waits until there is a block to hear; gives up when main says so. An engine that kept back comes forward when it is its turn."""
 
-    def __init__(self, fd: int, worker: Worker) -> None:
+    def __init__(self, fd: int, worker: Worker, nice: int = 0) -> None:
         self.fd, self.worker = fd, worker
+        self._nice, self._keeps_back = nice, not worker.sounds
         os.set_blocking(fd, False)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -230,6 +231,9 @@ class Doorbell:
     def wait_block(self) -> int | None:
         """Start of the next block, or None when there will be no more."""
         while self.worker.needed:
+            if self._keeps_back and self.worker.sounds:
+                self._keeps_back = False
+                come_forward(self._nice)
             start = self.worker.pending()
             if start is not None:
                 return start
@@ -262,15 +266,15 @@ def settle(core: int | None, nice: int) -> list[str]:
     return refused
 
 
-def meek(nice: int) -> int:
-    """The niceness of an engine that another one is heard before: further back, if this process may come forward again."""
-    now = os.getpriority(os.PRIO_PROCESS, 0)
+def keep_back(nice: int) -> None:
+    """Be nicer than `nice`, with which this process will play: another engine comes before it. Only if it may come forward again."""
+    here = os.getpriority(os.PRIO_PROCESS, 0)
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, min(19, now + 1))
-        os.setpriority(os.PRIO_PROCESS, 0, now)
+        os.setpriority(os.PRIO_PROCESS, 0, min(19, here + 1))
+        os.setpriority(os.PRIO_PROCESS, 0, here)
+        os.setpriority(os.PRIO_PROCESS, 0, min(19, nice + MEEK_NICE))
     except OSError:
-        return nice
-    return min(19, nice + MEEK_NICE)
+        pass
 
 
 def come_forward(nice: int) -> None:
@@ -297,7 +301,9 @@ def main(argv: Sequence[str]) -> int:
     counters = Counters(memory.worker_counters)
     counters.add(WorkerCounter.STARTS, 1)
     sounds = Turn.of(Controls(memory.controls).get(Control.TURN)).slot == settings.slot
-    refused = settle(settings.core, settings.nice if sounds else meek(settings.nice))
+    refused = settle(settings.core, settings.nice if sounds else 0)
+    if not sounds:
+        keep_back(settings.nice)
     try:
         if settings.verify and settings.engine != "echo":
             verify(locate(settings.engine))
@@ -322,11 +328,8 @@ def serve(worker: Worker, settings: WorkerSettings) -> None:
     """Say that it is ready, then take blocks until main says so."""
     worker.counters.add(WorkerCounter.READY, 1)
     os.eventfd_write(settings.answer_fd, 1)
-    doorbell, behind = Doorbell(settings.doorbell_fd, worker), not worker.sounds
+    doorbell = Doorbell(settings.doorbell_fd, worker, settings.nice)
     while (start := doorbell.wait_block()) is not None:
-        if behind and worker.sounds:
-            behind = False
-            come_forward(settings.nice)
         worker.turn(start)
         os.eventfd_write(settings.answer_fd, 1)
 

@@ -201,7 +201,7 @@ def test_and_after_the_turn_it_knows_whose_it_was() -> None:
 def test_a_turn_that_is_no_number_is_none() -> None:
     rig = TwoEngines(noise(FRAMES, 3))
     rig.play(100)
-    for value in (float("nan"), -1.0, float("-inf")):
+    for value in (float("nan"), -1.0, float("-inf"), float("inf")):
         rig.controls.set(Control.TURN, value)
         rig.play(50)
     end = rig.loop.position - rig.delay_frames
