@@ -25,11 +25,14 @@ from appliance.child import STOP_SECONDS, Child
 from appliance.config import Config
 from appliance.controls import Control, Controls
 from appliance.delay import WetSettings
+from appliance.desk import Desk
 from appliance.fit import Fit
 from appliance.flight_keeper import FlightKeeper
 from appliance.journal import about
 from appliance.observer import Observer, governor_of
+from appliance.orders import Handlers
 from appliance.playing import Playing
+from appliance.preset_orders import preset_orders
 from appliance.prompt_commands import prompt_folder
 from appliance.report import Report, Session, collect, own_peak_rss_mb
 from appliance.shared import SLOTS, SharedMemory
@@ -88,6 +91,8 @@ class Supervisor:
         self.audio = Child("audio", settings.command(), settings.pass_fds)
         self.flights = FlightKeeper(config, self.options.remember)
         self.playing.save_flight = self.flights.asked
+        save_flight: Handlers = {"save-flight": lambda _: {"line": self.flights.asked()}}
+        self.desk = Desk({**preset_orders(self.playing), **save_flight}, self.options.remember)
         self.slot = Slot(self.memory.of(0), self.worker_settings(0, self.address))
         self.takeover, self._restarts_before = Takeover(self), 0
         self.observer = Observer(self.memory, config)
@@ -198,6 +203,7 @@ class Supervisor:
             self._measure()
         self.observer.tick(self)
         self.flights.tick(self)
+        self.desk.tick()
         if self.options.on_tick:
             self.options.on_tick(self)
 
@@ -283,6 +289,7 @@ class Supervisor:
         self.board.close()
         for line in self.playing.end():
             log.error("%s", line, extra=about("not-kept"))
+        self.desk.close()
         self.observer.close()
         self.flights.close()
         self.memory.close()

@@ -23,7 +23,7 @@ def ask(method, path, body, cookie=""):
     return to.getresponse()
 entered = ask("POST", "/api/login", json.dumps({"token": token}))
 said = ask(method, path, body, (entered.getheader("set-cookie") or "").split(";")[0])
-first = said.fp.readline() if path == "/api/live" else said.read()
+first = said.readline() if path == "/api/live" else said.read()
 print(json.dumps([entered.status, said.status, first.decode()]))
 """
 
