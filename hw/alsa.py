@@ -1,6 +1,7 @@
 """A sound card through ALSA, both ways, with recovery in stages.
 
     an xrun (read or write returns -32)            -> both ways start again: playback full of silence, capture empty
+    frames lost without a word                     -> as much silence, so that the lag stays as it was
     xruns in quick succession, an error, a stall   -> close and open again, by the card's id
     the card does not come back                    -> silence in real time while trying four times a second, then read() is False
 
@@ -91,6 +92,15 @@ class AlsaPort:
         if lost:
             self.health.gaps += 1
             self.health.gap_frames += lost
+            self._keep_lag(lost)
+
+    def _keep_lag(self, lost: int) -> None:
+        """What did not come in is missing in the playback queue too: left so, the next late period would run it dry."""
+        try:
+            if self._card is not None:
+                self._card.top_up(lost)
+        except self._error:
+            self._drop_card()
 
     def _patient(self) -> bool:
         return time.monotonic_ns() - self._last_good_ns < self._patience_ns
@@ -192,6 +202,14 @@ class _Card:
             self._playback.write(self._silence[: (self._period - heard) * len(self._silence) // self._period])
             self._playback.write(data)
         return self._started
+
+    def top_up(self, lost: int) -> None:
+        """After a gap of `lost` frames: as much silence as the lag has become shorter. A period has just been read."""
+        room = self._playback.avail()
+        lag_frames = self._periods * self._period - room + self._period + self._capture.avail()
+        missing = min(lost, self.lag_frames - lag_frames)
+        if 0 < missing <= room:
+            self._playback.write(self._silence[: missing * len(self._silence) // self._period])
 
     def is_dry(self) -> bool:
         return self._playback.avail() == XRUN

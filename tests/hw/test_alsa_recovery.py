@@ -224,3 +224,37 @@ def test_close_is_final_and_may_come_twice() -> None:
     rig.port.close()
     rig.port.close()
     assert all(pcm.closed for pcm in rig.cards.opened)
+
+
+class LosesOnce(alsa.GapDetector):
+    """Finds a gap of 10 frames in the first period that it is asked about."""
+
+    left = 10
+
+    def count(self, frames: int, now_ns: int) -> int:
+        lost, self.left = self.left, 0
+        return lost
+
+
+@pytest.mark.parametrize(("room_frames", "filled_frames"), [(74, 10), (69, 5), (64, 0), (138, 10)])
+def test_a_gap_leaves_the_lag_as_it_was(room_frames: int, filled_frames: int) -> None:
+    """Never more than was lost, and nothing if an xrun has mended it since."""
+    rig = Rig()
+    rig.turns(20)
+    rig.port._gaps = LosesOnce(44_100)
+    rig.cards.playback.avail_frames = room_frames
+    rig.cards.playback.written.clear()
+    assert rig.turn() == 21
+    assert frames_of(rig.cards.playback.written) == [filled_frames, 64][not filled_frames :]
+    assert not any(map(any, rig.cards.playback.written[:-1]))
+    assert (rig.port.health.gaps, rig.port.health.gap_frames, rig.port.lag_frames) == (1, 10, 192)
+
+
+def test_a_card_that_fails_while_a_gap_is_mended_is_reopened() -> None:
+    rig = Rig()
+    rig.turns(20)
+    rig.port._gaps = LosesOnce(44_100)
+    rig.cards.playback.avail_frames = 74
+    rig.cards.playback.faults = ["error"]
+    rig.turn()
+    assert rig.turns(2)[-1] > 0 and rig.port.health.reopens == 1
