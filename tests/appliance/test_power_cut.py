@@ -2,15 +2,13 @@
 
 Two ways to cut. A real process is killed with SIGKILL at each system call that changes the disk, in the middle of writes too. That
 shows what a dying process leaves behind; but a kernel that lives on keeps what was written. So a second disk remembers what has been
-made durable, and after the cut takes away, in all the ways a real disk might, what was not.
+made durable, and after the cut takes away, in all the ways a real disk might, what was not (tests/appliance/power.py).
 """
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,116 +19,10 @@ from appliance.presets import Place, Preset, PresetStore, Sound
 from appliance.rules import ConfigError
 from appliance.state import Stand, State, load_state, state_path, state_text
 from appliance.storage import Disk, replace_file, sweep
+from tests.appliance.power import LosingDisk, PowerCut, killed
 
-PIECE = 50  # bytes that a write takes at most here, so that there are cuts in the middle of files
 SEED = 7
 CHANGES = 64
-
-
-class PowerCut(BaseException):
-    """Nothing runs after this."""
-
-
-class StepDisk(Disk):
-    """Counts its steps, and at step `cut_at` calls `cut` instead; a write is cut after half of its piece."""
-
-    def __init__(self, cut_at: int, cut: Callable[[], None]) -> None:
-        self.cut_at, self.cut, self.steps = cut_at, cut, 0
-
-    def _step(self) -> None:
-        self.steps += 1
-        if self.steps == self.cut_at:
-            self.cut()
-
-    def create(self, path: Path) -> int:
-        self._step()
-        return super().create(path)
-
-    def write(self, fd: int, data: bytes) -> int:
-        if self.steps + 1 == self.cut_at:
-            super().write(fd, data[: PIECE // 2])
-        self._step()
-        return super().write(fd, data[:PIECE])
-
-    def sync(self, fd: int) -> None:
-        self._step()  # a kernel that lives on needs no more, and a test on a slow disk is spared it
-
-    def close(self, fd: int) -> None:
-        self._step()
-        super().close(fd)
-
-    def rename(self, old: Path, new: Path) -> None:
-        self._step()
-        super().rename(old, new)
-
-    def remove(self, path: Path) -> None:
-        self._step()
-        super().remove(path)
-
-    def sync_folder(self, folder: Path) -> None:
-        self._step()
-
-
-class LosingDisk(StepDisk):
-    """Knows what is durable: a file's bytes after `sync`, names after `sync_folder`. `crash` loses of the rest what chance says."""
-
-    def __init__(self, cut_at: int, root: Path) -> None:
-        super().__init__(cut_at, self._go_dark)
-        self.root, self.open_paths = root, dict[int, Path]()
-        self.names = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}  # durable: name -> durable bytes
-        self.durable: dict[int, bytes] = {}  # inode -> bytes
-        self.pending: list[tuple[str, Path, Path | None, int]] = []  # changes of names that no sync_folder has followed
-
-    def _go_dark(self) -> None:
-        raise PowerCut
-
-    def create(self, path: Path) -> int:
-        fd = super().create(path)
-        inode = os.fstat(fd).st_ino
-        self.open_paths[fd], self.durable[inode] = path, b""
-        self.pending.append(("create", path, None, inode))
-        return fd
-
-    def sync(self, fd: int) -> None:
-        super().sync(fd)
-        self.durable[os.fstat(fd).st_ino] = self.open_paths[fd].read_bytes()
-
-    def rename(self, old: Path, new: Path) -> None:
-        super().rename(old, new)
-        self.pending.append(("rename", old, new, new.stat().st_ino))
-
-    def remove(self, path: Path) -> None:
-        super().remove(path)
-        self.pending.append(("remove", path, None, 0))
-
-    def sync_folder(self, folder: Path) -> None:
-        super().sync_folder(folder)
-        for change in self.pending:
-            self._make_durable(change, self.durable.get(change[3], b""))
-        self.pending.clear()
-
-    def _make_durable(self, change: tuple[str, Path, Path | None, int], content: bytes) -> None:
-        what, path, new, _ = change
-        if what == "create":
-            self.names[path] = content
-        elif what == "remove":
-            self.names.pop(path, None)
-        elif new is not None:
-            self.names.pop(path, None)
-            self.names[new] = content
-
-    def crash(self, chance: random.Random) -> None:
-        """What a disk may show after the cut: of the changed names any first ones, of unsynced bytes any part, or zeros."""
-        for change in self.pending[: chance.randint(0, len(self.pending))]:
-            path = change[2] or change[1]
-            written = path.read_bytes() if path.exists() else b""
-            durable = self.durable.get(change[3], b"")
-            torn = [durable, written, written[: chance.randint(0, len(written))], bytes(len(written))]
-            self._make_durable(change, durable if durable else chance.choice(torn))
-        for path in [path for path in self.root.rglob("*") if path.is_file()]:
-            path.unlink()
-        for path, content in self.names.items():
-            path.write_bytes(content)
 
 
 # A session of a player who saves, renames, deletes and turns knobs
@@ -217,16 +109,8 @@ def test_a_process_that_is_killed_at_any_step_loses_nothing_else(tmp_path: Path)
 
 
 def _killed(change: Change, folder: Path, cut_at: int) -> bool:
-    """Make the change in a child that ends itself with SIGKILL at this step. Whether it came to that."""
-    child = os.fork()
-    if child == 0:
-        try:
-            change(folder, StepDisk(cut_at, lambda: os.kill(os.getpid(), signal.SIGKILL)))
-        except ConfigError:
-            pass  # the change was complete when the child before was killed: a preset that is deleted is not there
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    # complete when the child before was killed: a preset that is deleted is not there
+    return killed(lambda disk: change(folder, disk), cut_at, (ConfigError,))
 
 
 @pytest.mark.parametrize("seed", range(2))
