@@ -5,7 +5,7 @@
     GET  /api/live                      server-sent events: what status.sock says, four times a second
     GET  /api/presets                   POST /api/presets/1.2/load     PUT /api/presets/1.2
     GET  /api/engines                   POST /api/engines/DIGEST/activate     POST /api/engines/rollback     GET .../DIGEST/picture
-    PUT  /api/inbox/NAME.ghost          a bundle, raw; streamed to the store's inbox
+    PUT  /api/inbox/NAME.ghost          a bundle, raw; streamed to the store's inbox     GET /api/inbox/NAME.ghost (what became of it)
     GET  /api/flights                   POST /api/flights (save one)   GET /api/flights/NAME
 
 Runs in: `ghostnote web`.
@@ -61,6 +61,7 @@ class Routes:
             Route("/api/presets/{place}", self.save_preset, methods=["PUT"]),
             Route("/api/presets/{place}/load", self.load_preset, methods=["POST"]),
             Route("/api/inbox/{name}", self.upload, methods=["PUT"]),
+            Route("/api/inbox/{name}", self.verdict),
             Route("/api/flights", self.flights),
             Route("/api/flights", self.save_flight, methods=["POST"]),
             Route("/api/flights/{name}", self.flight),
@@ -119,6 +120,14 @@ class Routes:
         except ClientDisconnect:
             return refuse(400, "it ended in the middle")
         return _line("on the pedal: the store looks at it")
+
+    async def verdict(self, request: Request) -> Response:
+        """What became of a bundle that was uploaded."""
+        name = request.path_params["name"]
+        if self.inbox.waits(name):
+            return JSONResponse({"state": "waiting", "line": f"{name} waits for the store to look at it"})
+        line = await _do(lambda: self.pedal.engines.arrived(self.inbox.digests.get(name, "")))
+        return JSONResponse({"state": "taken", "line": line} if line else {"state": "refused", "line": f"the store has not taken {name}"})
 
     async def flights(self, _: Request) -> Response:
         return JSONResponse({"flights": await _do(self.pedal.flights)})

@@ -6,71 +6,70 @@ Runs in: `ghostnote web`, on a thread.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from appliance.certificate import CertificateError, read
-from engines.bundle import REFERENCE, Bundle, BundleError
+from appliance.store import CURRENT, FACTORY, PREVIOUS, Held, Store
+from engines.bundle import Bundle
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
-LINKS = ("current", "previous")
+AGREE = "hold the footswitch at the pedal to agree to it"
 
 
 class Engines:
-    """Those of one store: the `engines` folder of [storage] folder. The factory's engine is the package's own."""
+    """Those of one store: the `engines` folder of [storage] folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._known: dict[tuple[Path, int], dict[str, Any]] = {}  # by path and age: a bundle in the store never changes
+        self.folder, self.store = folder, Store(folder)
 
     def all(self) -> list[dict[str, Any]]:
         """What plays first, then what played before, then by name."""
-        engines = [self._engine(path) for path in self._paths()]
-        order = {"current": 0, "previous": 1}
-        return sorted(engines, key=lambda one: (min((order.get(slot, 2) for slot in one["slots"]), default=2), one["name"], -one["number"]))
+        order = {CURRENT: 0, PREVIOUS: 1}
+        found = [self._factory(), *map(self._held, self.store.engines())]
+        return sorted(found, key=lambda one: (min((order.get(slot, 2) for slot in one["slots"]), default=2), one["name"], -one["number"]))
+
+    def arrived(self, digest: str) -> str | None:
+        """A line on an engine that the store has taken; None where it has not."""
+        found = [held for held in self.store.engines() if held.digest == digest]
+        return f"{found[0]} is on the pedal" + ("" if found[0].origin.consent else f": {AGREE}") if found else None
 
     def picture(self, digest: str) -> Path | None:
         """Of its certificate."""
         path = self.folder / "certificates" / f"{digest}.png"
         return path if DIGEST.fullmatch(digest) and path.is_file() else None
 
-    def _paths(self) -> Iterator[Path]:
-        yield REFERENCE
-        yield from self.folder.glob("objects/*/engine.ghost")
+    def _held(self, held: Held) -> dict[str, Any]:
+        notes = [f"taken back: {held.failed}"] if held.failed else []
+        notes += [] if held.origin.consent else [AGREE]
+        return self._described(held.digest, held.manifest, list(held.slots), held.origin.key, notes)
 
-    def _engine(self, path: Path) -> dict[str, Any]:
-        facts = self._facts(path)
-        return {**facts, "slots": self._slots(path, facts["digest"]), "certificate": self._certificate(facts["digest"])}
+    def _factory(self) -> dict[str, Any]:
+        bundle = Bundle.open(self.store.factory)
+        slots = [FACTORY] if self.store.link(CURRENT) else [CURRENT, FACTORY]
+        return self._described(bundle.digest, bundle.manifest, slots, None, [])
 
-    def _facts(self, path: Path) -> dict[str, Any]:
-        key = path, path.stat().st_mtime_ns
-        if key not in self._known:
-            try:
-                bundle = Bundle.open(path)
-                facts = {"digest": bundle.digest, "name": bundle.manifest.name, "number": bundle.manifest.number}
-            except BundleError as error:
-                facts = {"digest": path.parent.name, "name": str(error), "number": 0}
-            self._known[key] = facts
-        return self._known[key]
+    def _described(self, digest: str, manifest: Any, slots: list[str], key: str | None, notes: list[str]) -> dict[str, Any]:
+        return {
+            "digest": digest,
+            "name": manifest.name,
+            "number": manifest.number,
+            "slots": slots,
+            "key": key,
+            "notes": notes,
+            "certificate": self._certificate(digest),
+            "picture": self.picture(digest) is not None,
+        }
 
-    def _slots(self, path: Path, digest: str) -> list[str]:
-        links = [name for name in LINKS if self._linked(name) == digest]
-        return [*links, "factory"] if path == REFERENCE else links
-
-    def _linked(self, name: str) -> str:
-        link = self.folder / name
-        return link.readlink().name if link.is_symlink() else ""
-
-    def _certificate(self, digest: str) -> dict[str, Any]:
+    def _certificate(self, digest: str) -> str:
         path = self.folder / "certificates" / f"{digest}.json"
         if not path.exists():
-            return {"line": "no certificate on this device", "picture": False}
+            return "no certificate on this device"
         try:
             certificate = read(path)
         except CertificateError as error:
-            return {"line": str(error), "picture": False}
+            return str(error)
         work, slack = certificate.measured.block_work, certificate.measured.block_slack
         spread = f"99 % of the blocks took at most {work['p99'] / 1000:.0f} ms, the least slack was {slack['worst'] / 1000:.0f} ms"
         why = f" ({'; '.join(certificate.reasons)})" if certificate.reasons else ""
-        return {"line": f"{certificate.verdict}{why}: {spread}, {certificate.made[:10]}", "picture": self.picture(digest) is not None}
+        return f"{certificate.verdict}{why}: {spread}, {certificate.made[:10]}"

@@ -2,8 +2,8 @@
 
     inbox/.NAME.ghost.part -> fsync -> rename to inbox/NAME.ghost
 
-What it is, and whether it may be used, is for the store to say. Here is only seen to it that it fits: a name that is a name, no more than
-the configuration allows, and not the last of the disk.
+Who made it, and whether it may be used, is for the store to say. Here is only seen to it that it fits: a name that is a name, no more
+than the configuration allows, not the last of the disk, and what looks like a whole bundle.
 
 Runs in: `ghostnote web`.
 """
@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from anyio import to_thread
+
+from engines.bundle import Bundle, BundleError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}\.ghost")
 SPARE_BYTES = 64 << 20  # presets, state and records of misses need room too
@@ -36,6 +38,7 @@ class Inbox:
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self.folder, self.most_bytes = folder, most_bytes
+        self.digests: dict[str, str] = {}  # of what came in through here, by name
         self._busy = False
 
     def sweep(self) -> None:
@@ -50,12 +53,19 @@ class Inbox:
         self._busy = True
         try:
             await self._write(part, chunks)
+            self.digests[name] = (await to_thread.run_sync(Bundle.open, part)).digest
             part.rename(self.folder / name)
+        except BundleError as error:
+            raise RefusedError(422, str(error).replace(str(part), name).replace(part.name, name)) from None
         except OSError as error:
             raise RefusedError(507, f"{name} can't be kept ({error.strerror}): make room in {self.folder}") from None
         finally:
             self._busy = False
             part.unlink(missing_ok=True)
+
+    def waits(self, name: str) -> bool:
+        """Whether the store has yet to look at it."""
+        return bool(NAME.fullmatch(name)) and (self.folder / name).exists()
 
     def _check(self, name: str, size: int | None) -> None:
         if not NAME.fullmatch(name):

@@ -16,6 +16,7 @@ import pytest
 
 from appliance.presets import Place, Preset, PresetStore, Sound
 from appliance.status import fetch
+from tests.appliance.tiny_engines import tiny
 from tests.web import browser as chromium
 from tests.web.browser import Browser, Page, open_browser
 from tests.web.pedal import Home, Web, until
@@ -31,7 +32,7 @@ NASTY = '<img src=x onerror="document.title=1">'
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = Home(tmp_path_factory.mktemp("home"))
-    home.storage.mkdir(parents=True)
+    home.inbox.mkdir(parents=True)
     PresetStore(home.storage).save(Place(3, 1), Preset(NASTY, Sound(mix=0.25)))
     return home
 
@@ -142,6 +143,57 @@ def test_what_a_preset_is_called_is_never_markup(page: Page) -> None:
     page.wait("document.querySelector('[data-place=\"3.1\"]')")
     assert NASTY in page.text('[data-place="3.1"]') and not page.run("document.querySelector('#preset-list img')")
     assert page.run("document.title") == "Ghostnote"
+
+
+# Engines
+
+WATCH_PROGRESS = """(() => {
+    const bar = document.getElementById("progress");
+    window.shares = [];
+    new MutationObserver(() => window.shares.push(bar.value)).observe(bar, {attributes: true, attributeFilter: ["value"]});
+})()"""
+
+
+def test_a_bundle_is_uploaded_with_progress(home: Home, page: Page, tmp_path: Path) -> None:
+    bundle = tiny(tmp_path / "tiny.ghost", size=900_000)
+    page.call("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=400_000)
+    page.run(WATCH_PROGRESS)
+    page.choose_file("#bundle", bundle)
+    page.click("#upload button")
+    page.wait("window.shares.some(share => share > 0.05 && share < 0.95)")
+    page.wait("document.querySelector('#engines > .line').textContent.includes('tiny.ghost waits for the store')")
+    page.call("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+    shares = page.run("window.shares")
+    assert shares == sorted(shares) and shares[-1] == 1
+    assert (home.inbox / "tiny.ghost").read_bytes() == bundle.read_bytes() and len(list(home.inbox.iterdir())) == 1
+    (home.inbox / "tiny.ghost").unlink()
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise"])
+def test_a_broken_one_is_refused_with_its_line(home: Home, browser: Browser, web: Web, page: Page, tmp_path: Path, damage: str) -> None:
+    bundle = tiny(tmp_path / "broken.ghost")
+    bundle.write_bytes(bundle.read_bytes()[:-40] if damage == "cut" else b"not a bundle at all" * 50)
+    other = browser.page()
+    other.go(f"http://{web.host}/")
+    other.wait("document.querySelector('#engine-list li')")
+    other.choose_file("#bundle", bundle)
+    other.click("#upload button")
+    other.wait("document.querySelector('#engines > .line.bad')?.textContent.includes('broken.ghost')")
+    assert other.text("#engines > .line").startswith("broken.ghost") and not list(home.inbox.iterdir())
+    browser.close(other)
+
+
+# The flight recorder
+
+
+def test_a_flight_is_saved_and_taken_away(home: Home, browser: Browser, page: Page, tmp_path: Path) -> None:
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    page.click("#save-flight")
+    page.wait("document.querySelector('#flight-list a')")
+    name = page.text("#flight-list a")
+    page.click("#flight-list a")
+    until(lambda: (tmp_path / name).exists())
+    assert (tmp_path / name).read_bytes() == (home.storage / "flights" / name).read_bytes() != b""
 
 
 # Other sites

@@ -18,9 +18,9 @@ function item(engine) {
   const slots = engine.slots.map((slot) => SLOTS[slot] || slot).join(", ");
   const what = make("span", { class: "what" }, `${engine.name} ${engine.number}`,
     make("small", {}, [slots, engine.key ? `signed by ${engine.key}` : "nobody has signed it", engine.digest.slice(0, 12)].filter(Boolean).join(" · ")),
-    make("small", {}, engine.certificate.line));
+    ...[engine.certificate, ...engine.notes].map((note) => make("small", {}, note)));
   const parts = [what];
-  if (engine.certificate.picture) parts.push(picture(engine));
+  if (engine.picture) parts.push(picture(engine));
   if (!engine.slots.includes("current")) parts.push(activation(engine));
   return make("li", { "data-digest": engine.digest, "aria-current": String(engine.slots.includes("current")) }, ...parts);
 }
