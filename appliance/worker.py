@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from appliance.confine import confine_worker
 from appliance.controls import PROMPTS_OF_SLOT, Control, Controls, Turn
 from appliance.deadline import already_lost
 from appliance.flight import FlightRecorder, Played
@@ -304,10 +305,12 @@ def main(argv: Sequence[str]) -> int:
     refused = settle(settings.core, settings.nice if sounds else 0)
     if not sounds:
         keep_back(settings.nice)
+    backend = backend_for(settings, counters)
     try:
+        refused += confine_worker(settings.engine, backend)
         if settings.verify and settings.engine != "echo":
             verify(locate(settings.engine))
-        engine = open_engine(settings.engine, settings.threads, backend_for(settings, counters), settings.prompts)
+        engine = open_engine(settings.engine, settings.threads, backend, settings.prompts)
     except BundleError as error:
         print(error, file=sys.stderr)
         return 2

@@ -84,6 +84,8 @@ class Container:
 
     def take(self, most_bytes: int, name: str, size: int | None = None) -> Member:
         """The next member, which has to be `name`. Raises BundleError."""
+        if not self.members and self._begin() != b"PK\3\4":
+            raise BundleError(f"{self.path}: is not a bundle")
         header = self._bytes(self._at, _LOCAL.size)
         crc, stored = struct.unpack_from("<II", header, 14)
         size = stored if size is None else size
@@ -98,6 +100,10 @@ class Container:
         self.members.append(member)
         self._at = member.offset + size
         return member
+
+    def _begin(self) -> bytes:
+        self.file.seek(0)
+        return self.file.read(4)
 
     def next_is(self, name: str) -> bool:
         raw = name.encode()
@@ -126,10 +132,8 @@ class Container:
         return data
 
     def _wrong(self, header: bytes, name: str) -> str:
-        begins_well, first = header.startswith(b"PK\3\4"), not self.members
-        if first and not begins_well:
-            return f"{self.path}: is not a bundle"
-        if first and not self.next_is(name):
+        begins_well = header.startswith(b"PK\3\4")
+        if not self.members and not self.next_is(name):
             return f"{self.path}: is not a bundle (it does not begin with {name})"
         if begins_well and self.next_is(name) and header[4:14] != local_header(name, 0, 0)[4:14]:
             return f"{self.path}: file {name!r} in it is compressed, or packed by another tool; make it anew with `ghostnote engine pack`"

@@ -151,7 +151,8 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
     if not isinstance(facts, dict) or "schema" not in facts:
         raise BundleError(f"{path}: {MANIFEST} names no schema: not a bundle")
     if facts["schema"] != SCHEMA:
-        raise BundleError(f"{path}: schema {_short(facts['schema'])} is unknown (this Ghostnote reads {SCHEMA}); update Ghostnote or the bundle")
+        unknown = f"schema {_short(facts['schema'])} is unknown (this Ghostnote reads {SCHEMA})"
+        raise BundleError(f"{path}: {unknown}; update Ghostnote or the bundle")
     try:
         return _manifest(facts)
     except KeyError as missing:

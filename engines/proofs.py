@@ -16,7 +16,8 @@ from pathlib import Path
 
 from engines.bundle import Bundle
 from engines.tensorrt.driver import DriverError, probe
-from engines.tensorrt.sidecar import bundle_key, cache_root
+from engines.tensorrt.sidecar import bundle_key
+from engines.tensorrt.sidecar import cache_root as cache_root
 
 WORTH_IT = 0.9  # another runtime than the default must take less than this share of its time
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorrt-rtx", "tensorrt")

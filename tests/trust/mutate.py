@@ -19,10 +19,9 @@ from engines.strict_json import encode
 from tests.trust.keys import KEY, STRANGER
 
 SIGNATURE = "manifest.json.minisig"
-NASTY_TEXTS = ("", "../../evil", "/etc/passwd", "a\0b", "\ud800", "\u202eexe", "x" * 100_000, "é" * 300, "CON", "..", "\x1b[2J", "step.onnx")
-NASTY_VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 2**31, 2**53, 2**63, 10**40, -(2**64), 0.5, 1e308, float("nan"), float("inf"), [], {}, [[]], {"a": {"b": []}}, *NASTY_TEXTS,
-)  # fmt: skip
+NASTY_TEXTS = ("", "../../evil", "/etc/passwd", "a\0b", "\ud800", "\u202eexe", "x" * 100_000, "é" * 300, "..", "\x1b[2J", "step.onnx")
+NASTY_NUMBERS = (True, -1, 0, 1, 2**31, 2**53, 2**63, 10**40, -(2**64), 0.5, 1e308, float("nan"), float("inf"))
+NASTY_VALUES: tuple[Any, ...] = (None, *NASTY_NUMBERS, [], {}, [[]], {"a": {"b": []}}, *NASTY_TEXTS)
 OPERATORS = ("If", "Loop", "Scan", "SequenceConstruct", "ImageDecoder", "StringNormalizer", "Optional", "ConstantOfShape", "Evil", "")
 
 
@@ -171,7 +170,7 @@ def of_graph(draw: random.Random, parts: Parts) -> bytes:
     ways: list[Callable[[], bytes]] = [
         lambda: _wire(draw, memoryview(data), draw.randint(0, 4)),
         lambda: data.replace(b"MatMul", draw.choice(OPERATORS).encode().ljust(6)[:6], 1),
-        lambda: data.replace(b"weights.safetensors", draw.choice((b"../../../etc/passwd", b"manifest.json......", b"/proc/self/mem......")), 1),
+        lambda: data.replace(b"weights.safetensors", draw.choice((b"../../../etc/passwd", b"manifest.json......")), 1),
         lambda: _flipped(draw, bytearray(data), draw.randint(1, 3)),
         lambda: data + data,
         lambda: data[: draw.randrange(len(data))],
