@@ -207,9 +207,10 @@ class _Card:
         """After a gap of `lost` frames: as much silence as the lag has become shorter. A period has just been read."""
         room = self._playback.avail()
         lag_frames = self._periods * self._period - room + self._period + self._capture.avail()
-        missing = min(lost, self.lag_frames - lag_frames)
-        if 0 < missing <= room:
-            self._playback.write(self._silence[: missing * len(self._silence) // self._period])
+        missing = min(lost, self.lag_frames - lag_frames, room)
+        while missing > 0:
+            self._playback.write(self._silence[: min(missing, self._period) * len(self._silence) // self._period])
+            missing -= self._period
 
     def is_dry(self) -> bool:
         return self._playback.avail() == XRUN

@@ -17,13 +17,13 @@ from collections import Counter as Tally
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 import appliance.child
 import appliance.main
 import appliance.takeover
+import appliance.worker
 import hw.alsa
 import hw.serial_board
 from appliance.config import Config, parse_config
@@ -34,17 +34,17 @@ from appliance.presets import Place, Preset, PresetStore, Sound
 from appliance.slot import SlotState
 from appliance.state import State
 from appliance.stats import Counter, WorkerCounter
-from appliance.takeover import TakeoverError
 from appliance.vitals import MachineVitals, ProcessVitals, Vitals
 from tests.gig.board import Board
 from tests.gig.card import UsbCard
 from tests.gig.durations import Durations
 from tests.gig.engine import Load, number_of, spec_of
 from tests.gig.guitar import Guitar
+from tests.gig.infliction import Infliction
 from tests.gig.judge import Judge, Share
-from tests.gig.machine import FOREVER, Killed, Machine, Process
+from tests.gig.machine import Killed, Machine, Process
 from tests.gig.processes import Computer, Subprocess
-from tests.gig.score import Fault, Move, Score
+from tests.gig.score import Move, Score
 from tests.gig.tape import Tape
 
 RESTART_SECONDS = 0.05  # RestartSec of deploy/systemd/ghostnote.service
@@ -170,8 +170,8 @@ class Gig:
         self.pedal: Supervisor | None = None
         self.engine = "ash"
         self.switches: list[tuple[float, str, str]] = []  # when it was asked for, how it ended, and why
-        self._switching = -1.0
-        self._asked: list[Callable[[], None]] = []  # of the main process, at its next tick
+        self.switching = -1.0
+        self.asked: list[Callable[[], None]] = []  # of the main process, at its next tick
         self._causes: Tally[str] = Tally()
         self._looked = self._judged_block = 0
         self.strange: list[tuple[float, int]] = []  # periods in which the wet bus had a number that was not asked for
@@ -180,7 +180,7 @@ class Gig:
         self._counts: dict[str, int] = {}
         self.forgotten: list[str] = []
         self.remembered = 0
-        self._before: tuple[float, State] | None = None  # how a pedal that was killed stood
+        self.before: tuple[float, State] | None = None  # how a pedal that was killed stood
         self._moved_at = 0.0
         self._settled: tuple[tuple[str | float, ...], float] = ((), 0.0)
 
@@ -200,8 +200,9 @@ class Gig:
             store.save(Place(1, number + 1), preset)
         for move in self.score.moves:
             self.at(move.at, lambda move=move: self._move(move))  # type: ignore[misc]
+        infliction = Infliction(self)
         for fault in self.score.faults:
-            self.at(fault.at, lambda fault=fault: self._inflict(fault))  # type: ignore[misc]
+            self.at(fault.at, lambda fault=fault: infliction.inflict(fault))  # type: ignore[misc]
         while self.seconds < self.score.seconds:
             self._live()
             self.machine.sleep(RESTART_SECONDS + self.computer.durations.main_start() / 1e9)
@@ -212,6 +213,7 @@ class Gig:
         appliance.child.subprocess = Subprocess(self.computer.popen)  # type: ignore[attr-defined]
         appliance.main.read_spec = appliance.takeover.read_spec = lambda address, *_: spec_of(address)  # type: ignore[assignment]
         appliance.takeover.memory_needed = lambda address: appliance.takeover.WORKER_BYTES
+        appliance.worker.come_forward = lambda nice: None  # it would befall the process that simulates
         hw.alsa.PyAlsaAudio = lambda: self.card  # type: ignore[assignment,misc]
         hw.serial_board.open_line = self.board.open_line  # type: ignore[assignment]
         logging.getLogger("ghostnote").addHandler(_Lines(self))
@@ -237,6 +239,8 @@ class Gig:
             pedal.run()
         except Killed:
             self.machine.main.doomed, self.machine.main.returncode = False, None
+        if pedal.stopping and self.seconds < self.score.seconds:
+            raise KeyboardInterrupt  # the supervisor has taken it for itself
         self.lives.append(self._life(pedal, began, self.tape.periods - periods))
         self.pedal = None
         del pedal
@@ -275,18 +279,18 @@ class Gig:
     # Each tick
 
     def _tick(self, pedal: Supervisor) -> None:
-        if self._before:
-            self._compare(*self._before)
-            self._before = None
+        if self.before:
+            self._compare(*self.before)
+            self.before = None
         causes = pedal.observer.monitor.causes
         if causes != self._causes:
             self.misses += [Miss(self.seconds, cause) for cause in (Tally(causes) - self._causes).elements()]
             self._causes = Tally(causes)
-        while self._asked:
-            self._asked.pop()()
-        if self._switching >= 0 and not pedal.takeover.state.under_way and not pedal.takeover._leaving:
-            self.switches.append((self._switching, pedal.takeover.state.value, pedal.takeover.reason))
-            self._switching = -1.0
+        while self.asked:
+            self.asked.pop()()
+        if self.switching >= 0 and not pedal.takeover.state.under_way and not pedal.takeover._leaving:
+            self.switches.append((self.switching, pedal.takeover.state.value, pedal.takeover.reason))
+            self.switching = -1.0
         self.engine = pedal.address
         if self.seconds >= self._looked:
             self._looked = int(self.seconds) + 1
@@ -362,109 +366,6 @@ class Gig:
             self.board.switch(move.what, move.value > 0)
         else:
             self.board.turn(move.what, move.value)
-
-    def _inflict(self, fault: Fault) -> None:
-        {
-            "card stalls": lambda: self.card.stall(int(fault.seconds * 44_100)),
-            "audio starved": lambda: self._hold(self._audio, fault.seconds, "R"),
-            "card loses frames": lambda: self.card.lose(int(fault.seconds * 44_100)),
-            "card fails once": lambda: setattr(self.card, "fails_once", True),
-            "card unplugged": lambda: self._unplug_card(fault.seconds),
-            "audio killed": lambda: self._kill(self._audio),
-            "audio hangs": lambda: self._hold(self._audio, FOREVER / 2e9, "S"),
-            "engine killed": lambda: self._kill(self._worker),
-            "engine hangs": self._stick,
-            "engine stopped": lambda: self._hold(self._worker, fault.seconds, "T"),
-            "engine slow": lambda: self._slow(8, fault.seconds),
-            "heat": lambda: self._heat(fault.seconds),
-            "board unplugged": lambda: self._without_board(fault.seconds),
-            "board silent": lambda: self._silence_board(fault.seconds),
-            "garbage on the wire": lambda: self.board.garbage(3_000),
-            "flood on the wire": lambda: [self.at(self.seconds + n / 100, self.board.flood) for n in range(30)] and None,
-            "main killed": self._kill_main,
-            "engine switch": lambda: self._asked.append(lambda: self._switch(fault.at)),
-            "new engine dies": lambda: self._asked.append(lambda: self._switch(fault.at, dies_after=0.3 + fault.at % 2)),
-            "new engine slow": lambda: self._asked.append(lambda: self._switch(fault.at, Load(20.0))),
-        }[fault.kind.name]()  # type: ignore[no-untyped-call]
-
-    @property
-    def _worker(self) -> Process | None:
-        return cast("Process | None", self.pedal.slot.child.process) if self.pedal else None
-
-    @property
-    def _audio(self) -> Process | None:
-        return cast("Process | None", self.pedal.audio.process) if self.pedal else None
-
-    def _kill(self, process: Process | None) -> None:
-        if process:
-            self.machine.kill(process)
-
-    def _hold(self, process: Process | None, seconds: float, held_as: str) -> None:
-        if process and process.returncode is None:
-            self.machine.hold(process, int(seconds * 1e9), held_as)
-
-    def _unplug_card(self, seconds: float) -> None:
-        self.card.unplug()
-        self.at(self.seconds + seconds, lambda: setattr(self.card, "present", True))
-
-    def _stick(self) -> None:
-        """The engine never comes back; it is let go only after its process is dead."""
-        worker = self._worker
-        self.load.stuck = True
-
-        def free() -> None:
-            if worker is None or worker.returncode is not None:
-                self.load.stuck = False
-            else:
-                self.at(self.seconds + 0.1, free)
-
-        free_at = self.seconds + 0.5
-        self.at(free_at, free)
-
-    def _slow(self, times: float, seconds: float) -> None:
-        self.load.times = times
-        self.at(self.seconds + seconds, lambda: setattr(self.load, "times", 1.0))
-
-    def _heat(self, seconds: float) -> None:
-        """The clock goes down step by step, stays, and comes back."""
-        self.hot = True
-        begin, steps = self.seconds, 40
-        for step in range(steps + 1):
-            way = step / steps
-            times = 1 + 3.2 * min(1, 3 * way, 4 * (1 - way))
-            self.at(begin + seconds * way, lambda times=times: setattr(self.load, "times", times))  # type: ignore[misc]
-        self.at(begin + seconds + 0.1, lambda: setattr(self, "hot", False))
-
-    def _without_board(self, seconds: float) -> None:
-        self.board.unplug()
-        self.at(self.seconds + seconds, self.board.plug_in)
-
-    def _silence_board(self, seconds: float) -> None:
-        self.board.silent = True
-        self.at(self.seconds + seconds, lambda: setattr(self.board, "silent", False))
-
-    def _kill_main(self) -> None:
-        assert self.pedal
-        self._before = self.seconds, self.pedal.playing.state()
-        self.machine.kill(self.machine.main)
-        self.computer.kill_all()
-
-    def _switch(self, at: float, load: Load | None = None, dies_after: float = 0.0) -> None:
-        """Another engine is asked for; it may be too slow, or die on the way."""
-        assert self.pedal
-        self.computer.next_load = load
-        try:
-            self.pedal.take_over("elm" if self.engine == "ash" else "ash")
-        except TakeoverError as error:
-            self.switches.append((at, "refused", str(error)))
-            return
-        self._switching = at
-        if dies_after:
-            self.at(self.seconds + dies_after, self._kill_coming)
-
-    def _kill_coming(self) -> None:
-        if self.pedal and self.pedal.takeover.coming:
-            self._kill(self.pedal.takeover.coming.child.process)
 
 
 class _Lines(logging.Handler):

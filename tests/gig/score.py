@@ -38,7 +38,7 @@ class Kind:
 KINDS = (
     Kind("card stalls", (0.02, 0.12), (CARD, STARVED), hole_seconds=0.1, fallback_seconds=6),
     Kind("audio starved", (0.015, 0.08), (CARD, STARVED), hole_seconds=0.1, fallback_seconds=6),
-    Kind("card loses frames", (0.001, 0.06), (CARD, STARVED), hole_seconds=0.1, fallback_seconds=6),
+    Kind("card loses frames", (0.001, 0.06), (CARD, STARVED), hole_seconds=2.4, fallback_seconds=6),
     Kind("card fails once", (0, 0), (CARD,), hole_seconds=0.4, fallback_seconds=6),
     Kind("card unplugged", (0.5, 7), (CARD, STARVED), hole_seconds=0.6, fallback_seconds=9),
     Kind("audio killed", (0, 0), (CARD, STARVED), missed=False, hole_seconds=0.7, fallback_seconds=6),

@@ -227,9 +227,9 @@ def test_close_is_final_and_may_come_twice() -> None:
 
 
 class LosesOnce(alsa.GapDetector):
-    """Finds a gap of 10 frames in the first period that it is asked about."""
+    """Finds a gap in the first period that it is asked about."""
 
-    left = 10
+    left = 10  # frames
 
     def count(self, frames: int, now_ns: int) -> int:
         lost, self.left = self.left, 0
@@ -248,6 +248,16 @@ def test_a_gap_leaves_the_lag_as_it_was(room_frames: int, filled_frames: int) ->
     assert frames_of(rig.cards.playback.written) == [filled_frames, 64][not filled_frames :]
     assert not any(map(any, rig.cards.playback.written[:-1]))
     assert (rig.port.health.gaps, rig.port.health.gap_frames, rig.port.lag_frames) == (1, 10, 192)
+
+
+def test_a_gap_of_more_than_a_period() -> None:
+    rig = Rig()
+    rig.turns(20)
+    rig.port._gaps = LosesOnce(44_100)
+    rig.port._gaps.left, rig.cards.playback.avail_frames = 70, 64 + 70
+    rig.cards.playback.written.clear()
+    rig.turn()
+    assert frames_of(rig.cards.playback.written) == [64, 6, 64]
 
 
 def test_a_card_that_fails_while_a_gap_is_mended_is_reopened() -> None:
