@@ -41,7 +41,7 @@ class AudioConfig:
 class EngineConfig:
     """What answers the guitar."""
 
-    bundle: str = text("reference", '"reference", "echo" or the path of a bundle')
+    bundle: str = text("reference", '"current" (what the store says), "reference", "echo" or the path of a bundle')
     keys: str = text("", "a folder of public keys that bundles are trusted by; empty is /etc/ghostnote/keys, or the user's own")
     prompt: str = text("", "one of the engine's prompts, or its number; empty is the first")
     second_prompt: str = text("", "what morph leads to: a prompt or its number; empty is the first")
@@ -164,6 +164,17 @@ class FlightConfig:
 
 
 @dataclass(frozen=True)
+class StoreConfig:
+    """Engines that are flashed: the trial of a new one, and who must agree to it."""
+
+    healthy_minutes: float = number(5.0, 0.05, 1_440.0)  # on time, in all, and a new engine is good
+    late_blocks: int = whole(3, 0, 10_000)  # that it may have meanwhile; one more, and the engine before it plays again
+    ready_seconds: float = number(120.0, 5.0, 3_600.0)  # in which it must be ready
+    consent_seconds: float = number(60.0, 5.0, 600.0)  # so long the pedal waits for somebody to hold the switch
+    inbox: bool = switch(True)  # take in what is laid into engines/inbox
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree; its fields are the tables of the TOML file."""
 
@@ -178,6 +189,7 @@ class Config:
     realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     flight: FlightConfig = field(default_factory=FlightConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
     web: WebConfig = field(default_factory=WebConfig)
 
 
@@ -193,6 +205,7 @@ TABLES: dict[str, type] = {
     "realtime": RealtimeConfig,
     "monitor": MonitorConfig,
     "flight": FlightConfig,
+    "store": StoreConfig,
     "web": WebConfig,
 }
 

@@ -4,7 +4,8 @@
                 amber: the engine, which plays without a deadline certificate because its owner wanted it so
                 slow blink: the next stage is on its way; fast blink: the engine died and is started again
     deadline    green: on time           amber: close, or steps are shed     red: the plain delay stood in    off: no engine yet
-    switches    what each switch's press does, and blue while frozen; a tuner takes them over
+    switches    what each switch's press does, and blue while frozen; a tuner takes them over; the last one blinks amber while a question
+                waits for somebody to hold it (appliance/consent.py)
 
 Runs in: the main process.
 """
@@ -74,20 +75,24 @@ class Standing:
     trails: bool
     preset: str
     certified: bool = True  # False: the engine was forced to play without a deadline certificate
+    question: str = ""  # that waits for somebody to agree
     tuning: bool = False
     reading: Reading | None = None
 
 
 def lights(now: Standing) -> Lights:
     switches = tuple(_switch(now, index) for index in range(len(now.press)))
+    switches = _tuner(now.reading, len(switches)) if now.tuning else switches
+    if now.question:
+        switches = (*switches[:-1], Light(Colour.AMBER, Pattern.FAST_BLINK))
     return Lights(
         status=_status(now),
         deadline=Light(_DEADLINE[now.deadline]) if now.deadline else Light(),
-        switches=_tuner(now.reading, len(switches)) if now.tuning else switches,
+        switches=switches,
         clip=now.clip,
         beat_seconds=0.0 if now.tuning else round(now.beat_seconds, 4),
         relay_bypass="bypass" in now.on and not now.trails and "kill_dry" not in now.on and not now.tuning,
-        text=(str(now.reading) if now.reading else "–") if now.tuning else now.preset,  # noqa: RUF001
+        text=now.question or ((str(now.reading) if now.reading else "–") if now.tuning else now.preset),  # noqa: RUF001
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from appliance.config import Config, ConfigError
+from appliance.consent import Consent
 from appliance.controls import Controls
 from appliance.deadline import Health
 from appliance.fit import Fit
@@ -71,7 +72,8 @@ class Playing:
         self.config, self.memory = config, memory
         self.player = Player(Controls(memory.controls), fit)
         self.player.start(config)
-        self.surface = Surface(config, self.player, self._apply)
+        self.consent = Consent(config.store.consent_seconds)
+        self.surface = Surface(config, self.player, self._apply, self.consent)
         self.counters = Counters(memory.counters)
         self.tuner = Tuner(memory, config.tuner.reference_hz)
         self.reading: Reading | None = None
@@ -272,6 +274,7 @@ class Playing:
             trails=player.on("trails"),
             certified=self.certified,
             preset=f"{player.place} {self.preset.name}" if self.preset else str(player.place),
+            question=self.consent.what if self.consent.asked else "",
             tuning=player.on("tuner"),
             reading=self.reading,
         )

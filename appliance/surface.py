@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.config import Config, ConfigError, KnobsConfig, SwitchesConfig
+from appliance.consent import Consent
 from appliance.gestures import Chord, Double, Gesture, Gestures, Hold, Press, Release, TakeBack, Timing
 from appliance.player import TURNED, Memento, Player
 from hw.board import EXPRESSION, ControlEvent, KnobEvent, SwitchEvent
@@ -124,12 +125,13 @@ def _at(row: tuple[str, ...], index: int) -> str:
 class Surface:
     """A board's events come in; `apply` gets what they mean. Raises ConfigError for a configuration that makes no sense."""
 
-    def __init__(self, config: Config, player: Player, apply: Apply) -> None:
-        self.player, self.apply = player, apply
+    def __init__(self, config: Config, player: Player, apply: Apply, consent: Consent) -> None:
+        self.player, self.apply, self.consent = player, apply, consent
         self.switches, self.pots = Switches.of(config.switches), pots(config.knobs)
         self.expression = Expression.parse(config.knobs.expression)
         self._soft = config.knobs.soft_takeover
         timing = Timing(*(ms / 1000 for ms in (config.switches.hold_ms, config.switches.double_ms, config.switches.chord_ms)))
+        self._hold_seconds = timing.hold_seconds
         self._gestures = Gestures(timing, self.switches.doubles)
         self._takeovers = [SoftTakeover() for _ in self.pots]
         self._presses: dict[int, tuple[Memento, Memento]] = {}  # what stood before and after the last press of each switch
@@ -146,6 +148,7 @@ class Surface:
     def advance(self, seconds: float) -> None:
         """Call at every tick: a hold has no event of its own."""
         self._act(self._gestures.advance(seconds))
+        self.consent.advance(seconds)
 
     def let_go(self) -> None:
         """The board is gone: no foot holds anything."""
@@ -174,14 +177,24 @@ class Surface:
         self._presses[press.switch] = before, self.player.remember()
 
     def _hold(self, gesture: Hold | Release) -> None:
-        """A freeze lasts as long as the foot stays; all else happens once."""
+        """A freeze lasts as long as the foot stays; all else happens once. The last switch agrees to a question, if one stands."""
         action, begins = self.switches.action(gesture), isinstance(gesture, Hold)
+        if gesture.switch == len(self.switches.press) - 1 and (self.consent.asked if begins else self.consent.held):
+            self._agree(gesture)
+            return
         if action == "freeze":
             self.apply(ControlEvent(gesture.seconds, "freeze", float(begins)))
         elif begins:
             if action == "tuner":  # who wants to tune did not want what the press did
                 self._take_back(gesture.switch)
             self._do(action, gesture.seconds)
+
+    def _agree(self, gesture: Hold | Release) -> None:
+        if isinstance(gesture, Hold):
+            self._take_back(gesture.switch)
+            self.consent.press(gesture.seconds - self._hold_seconds)
+        else:
+            self.consent.release()
 
     def _take_back(self, switch: int) -> None:
         if switch in self._presses:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.config import ConfigError, parse_config
+from appliance.consent import Consent
 from appliance.controls import Control, Controls
 from appliance.fit import Fit
 from appliance.player import TURNED, Player
@@ -26,7 +27,7 @@ class Bench:
         self.player = Player(Controls(np.zeros(64)), Fit.of(config, SPEC))
         self.player.start(config)
         self.others: list[ControlEvent] = []
-        self.surface = Surface(config, self.player, self._apply)
+        self.surface = Surface(config, self.player, self._apply, Consent(60.0))
 
     def _apply(self, event: ControlEvent) -> None:
         if event.control in ("preset", "bank", "save"):
