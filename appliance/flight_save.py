@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.flight_file import SUFFIX, About, FlightWriter
-from appliance.flight_ring import FlightError, FlightRing
+from appliance.flight_ring import LIVES_AT, FlightError, FlightRing
 
 MISSES = 50  # of the last lines of misses.jsonl
 _UNFINISHED = ".new"
@@ -77,7 +77,7 @@ def make_room(newest: Path, files: int, megabytes: float) -> None:
 def _write(job: Job, writer: FlightWriter) -> int:
     blocks = 0
     for slot, path in enumerate(map(Path, job.rings)):
-        if path.exists():
+        if path.exists() and path.stat().st_size > LIVES_AT:  # else its engine has never started
             try:
                 blocks += writer.add(slot, FlightRing.open(path))
             except FlightError as error:

@@ -38,7 +38,7 @@ def saved(ring: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="module", name="reference")
 def _reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float]]:
-    """The ring of a session with the shipped engine, and what recording took: changes of controls, late blocks, a reset, a worker's death."""
+    """A session with the shipped engine, and what recording took: changes of controls, late blocks, a reset, a worker's death."""
     path = tmp_path_factory.mktemp("flight") / "flight-0.ring"
     pedal = Pedal(path, "reference")
     pedal.play(80, 1)
