@@ -145,13 +145,15 @@ class AudioLoop:
 
 
 class _Rows:
-    """Opens a slot's row for each block, due when the slot's own engine must have answered it."""
+    """Opens a slot's row for each block while it is taken: due when the slot's own engine must have answered."""
 
     def __init__(self, memory: SharedMemory, fade_frames: int) -> None:
         self._layout, self._fade_frames, self._slot = memory.layout, fade_frames, memory.slot
         self._ledger, self._facts = Ledger(memory.ledger, memory.layout.block_frames), memory.facts
 
     def open(self, start: int, heard_ns: int, bus: WetBus) -> None:
+        if not self._facts[SlotFact.TAKEN]:
+            return
         deadline = Deadline.of(self._layout, self._fade_frames, int(self._facts[SlotFact.CODEC_DELAY_FRAMES]))
         delay_frames = bus.delay_frames
         if self._slot != bus.slots.sounding:  # when its turn comes, the delay will be one that it can keep

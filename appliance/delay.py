@@ -83,7 +83,7 @@ class Slots:
 
     def __init__(self, memory: SharedMemory, settings: WetSettings, counters: Counters) -> None:
         self._watches = [EngineWatch(WetRing(memory.of(slot)), settings, counters) for slot in range(SLOTS)]
-        self._counters, self._value = counters, -1.0
+        self._counters, self.value = counters, -1.0  # of the turn that was followed last
         self.block_frames = memory.layout.block_frames
         self.sounding = 0
         self.engine = self._watches[0]
@@ -92,9 +92,9 @@ class Slots:
 
     def follow(self, value: float, place: int) -> None:
         """What main says of the turn; `place` is the music that is heard now."""
-        if value == self._value or not 0 <= value < FAR_AWAY:  # NaN is no turn
+        if not 0 <= value < FAR_AWAY:  # NaN is no turn
             return
-        turn, first, self._value = Turn.of(value), self._value < 0, value
+        turn, first, self.value = Turn.of(value), self.value < 0, value
         if first:
             self._settle(turn.slot if place >= turn.from_frames + self.block_frames or not turn.from_frames else 1 - turn.slot)
         self.wanted = turn.slot != self.sounding
@@ -200,7 +200,8 @@ class WetBus:
     def turn(self, position: int, delay_frames: float, turn: float = 0.0) -> Samples:
         """The wet bus at `position`, in a buffer that is used again for the next period; `turn` is the control of that name."""
         delay = int(min(self.longest_delay_frames, max(self._frames, delay_frames)))  # in this order: NaN is harmless
-        self.slots.follow(turn, position - delay)
+        if turn != self.slots.value:
+            self.slots.follow(turn, position - delay)
         self._follow(position, delay)
         self._tap.read(position, self.out)
         if self._sweeping:

@@ -43,7 +43,7 @@ class SlotFact(IntEnum):
 
     CODEC_DELAY_FRAMES = 0
     SHORTEST_DELAY_FRAMES = 1  # that leaves it its budget
-    RETIRES = 2  # 1: its worker is to end, though the pedal plays on
+    TAKEN = 2  # 1: an engine is to live here; 0: its worker is to end, though the pedal plays on
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class SharedMemory:
             offset += _pages(count * dtype.itemsize)
 
     def clear_slot(self) -> None:
-        """As no engine has ever been in it. Only while no worker lives there, and audio does not read it."""
+        """As if no engine had ever been in it. Only while no worker lives there, and audio does not read it."""
         self.worker_counters[:] = self.facts[:] = 0
         self.wet_blocks[:] = -1
 
@@ -139,6 +139,7 @@ class SharedMemory:
             memory.clear_slot()
             memory.facts[SlotFact.CODEC_DELAY_FRAMES] = layout.codec_delay_frames
             memory.ledger["start"] = -1
+        memory.facts[SlotFact.TAKEN] = 1  # slot 0, by the engine that plays first
         return memory
 
     @classmethod

@@ -86,7 +86,7 @@ class Slot:
 
     def release(self) -> None:
         """The pedal plays on without this engine: its process is to end, and nobody waits for that."""
-        self.memory.facts[SlotFact.RETIRES] = 1
+        self.memory.facts[SlotFact.TAKEN] = 0
         self.wake()
         self._released_at = self.clock()
 

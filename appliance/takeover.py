@@ -117,6 +117,7 @@ class Takeover:
         memory.clear_slot()
         memory.facts[SlotFact.CODEC_DELAY_FRAMES] = fit.spec.codec_delay_frames
         memory.facts[SlotFact.SHORTEST_DELAY_FRAMES] = fit.delays.shortest_frames
+        memory.facts[SlotFact.TAKEN] = 1
         return Slot(memory, pedal.worker_settings(memory.slot, address), own_errors=True)
 
     # The way there
@@ -210,6 +211,7 @@ class Takeover:
         return f": {slot.child.last_line}" if slot.child.last_line else ""
 
 
+ROWS_AHEAD = 64
 MODE_COUNTED = {WorkerCounter.GENERATED: BlockMode.GENERATED, WorkerCounter.PREFILLED: BlockMode.PREFILLED}
 
 
@@ -218,7 +220,9 @@ def hand_over_history(old: SharedMemory, new: SharedMemory, from_frames: int) ->
     for counter in WorkerCounter:
         if counter is not WorkerCounter.STEP_LIMIT:
             old.carried[counter] += _counted_before(old, counter, from_frames) - _counted_before(new, counter, from_frames)
-    heard_before = (old.ledger["start"] >= 0) & (old.ledger["start"] < from_frames) & (old.ledger["start"] == new.ledger["start"])
+    starts = old.ledger["start"]
+    oldest = from_frames - (len(starts) - ROWS_AHEAD) * old.layout.block_frames  # whose place audio will not need soon
+    heard_before = (starts >= max(0, oldest)) & (starts < from_frames)
     new.ledger[heard_before] = old.ledger[heard_before]
 
 

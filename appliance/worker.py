@@ -111,7 +111,7 @@ class Worker:
     @property
     def needed(self) -> bool:
         """The pedal plays, and this engine is to play in it."""
-        return self.controls.running and not self._facts[SlotFact.RETIRES]
+        return self.controls.running and bool(self._facts[SlotFact.TAKEN])
 
     @property
     def sounds(self) -> bool:

@@ -225,7 +225,7 @@ def test_another_engine(tmp_path: Path, absent_seconds: float) -> None:
 def load_second(pedal: Pedal) -> None:
     """Another engine answers in the dark, with another codec; the player's words go to both."""
     memory, spec = pedal.memory.of(1), replace(SPEC, name="others", codec_delay_frames=1500, prompts=("high", "other"))
-    memory.facts[SlotFact.CODEC_DELAY_FRAMES] = spec.codec_delay_frames
+    memory.facts[SlotFact.CODEC_DELAY_FRAMES], memory.facts[SlotFact.TAKEN] = spec.codec_delay_frames, 1
     pedal.second = Worker(ToneEngine(123.0, spec), memory)
     pedal.playing.player.meet(spec, 1)
 

@@ -36,7 +36,7 @@ class TwoEngines(Rig):
         controls.setdefault("delay_frames", 2 * BLOCK + max(codec_delays) + size.fade_frames)
         super().__init__(noise(FRAMES, 1) if guitar is None else guitar, noise(FRAMES, 2) if first is None else first, size, **controls)
         slot = self.memory.of(1)
-        slot.facts[SlotFact.CODEC_DELAY_FRAMES] = codec_delays[1]
+        slot.facts[SlotFact.CODEC_DELAY_FRAMES], slot.facts[SlotFact.TAKEN] = codec_delays[1], 1
         self.other, self.second, self.delay_frames = other, WetRing(slot), int(controls["delay_frames"])
         self.second_latencies: dict[int, int | None] = {}
         self._unanswered: list[int] = []
