@@ -3,8 +3,8 @@
     recorder = FlightRecorder.open(flight, engine, facts)      an engine itself: whatever is asked of it, the other one does
     recorder.keep(row)                                         once per block: its record, and now and then a checkpoint
 
-What is kept is what a block depends on: its input, the controls as the engine was given them, and every CHECKPOINT_BLOCKS the whole of the
-engine's state. appliance/replay.py makes the answer of any block again from that.
+What is kept is what a block depends on: its input, the controls as the engine was given them, and now and then the whole of the engine's
+state. appliance/replay.py makes the answer of any block again from that.
 
 Runs in: the worker process. Where the ring can't be kept the engine plays on without, and one line says so.
 """
@@ -27,8 +27,9 @@ from engines.engine import Audio, Engine, EngineControls, EngineState, Stamp, no
 from engines.here import gpu_for, versions
 from engines.proofs import cpu
 
-CHECKPOINT_BLOCKS = 64  # a block is made again from at most so many; at 1.5 MB each, checkpoints are a quarter of what the input takes
+CHECKPOINT_BLOCKS = 64  # from one checkpoint to the next, at least: a block is made again from so many
 ECHO = "echo"
+AUDIO_BYTES = 6  # of a frame: what was heard, and what was answered
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class FlightRecorder:
         self._head = np.zeros(1, HEAD)
         self._seed: int | None = None  # of a reset that no block has followed yet
         self._heard = self._answer = np.zeros(engine.spec.block_frames, np.float32)
-        self._due = CHECKPOINT_BLOCKS
+        self._every = self._due = checkpoint_blocks(0 if ring is None else ring.shape.state_bytes, engine.spec.block_frames)
         self._number = self._life = 0
         self._backend = ""
         if ring is not None:
@@ -145,7 +146,7 @@ class FlightRecorder:
         self._due -= 1
         if self._due <= 0 and self._seed is None:
             ring.checkpoint(self._number - 1, self._life, self.engine.save())
-            self._due = CHECKPOINT_BLOCKS
+            self._due = self._every
 
     def _note(self, block: Audio, mode: BlockMode) -> None:
         """A block begins. What was reset before it is its own; what is reset after it, because its answer was no audio, the next one's."""
@@ -153,7 +154,7 @@ class FlightRecorder:
         self._head["mode"] = mode
         if self._seed is not None:
             self._head["reset"], self._head["seed"] = True, self._seed
-            self._seed, self._due = None, CHECKPOINT_BLOCKS
+            self._seed, self._due = None, self._every
 
     def _begin_life(self) -> None:
         """Whatever computes from here on is not what did before."""
@@ -171,6 +172,12 @@ def life_facts(engine: Engine, played: Played) -> Mapping[str, Any]:
 
 def shape_for(engine: Engine, minutes: float) -> Shape:
     """Room for so many minutes, all of which can be made again from a checkpoint that is still there."""
-    spec = engine.spec
-    blocks = int(np.ceil(60 * minutes * spec.sample_rate / spec.block_frames)) + CHECKPOINT_BLOCKS
-    return Shape.of(engine.save(), spec.sample_rate, spec.block_frames, blocks, blocks // CHECKPOINT_BLOCKS + 1)
+    spec, state = engine.spec, engine.save()
+    every = checkpoint_blocks(sum(array.nbytes for array in state.arrays.values()), spec.block_frames)
+    blocks = int(np.ceil(60 * minutes * spec.sample_rate / spec.block_frames)) + every
+    return Shape.of(state, spec.sample_rate, spec.block_frames, blocks, blocks // every + 1)
+
+
+def checkpoint_blocks(state_bytes: int, block_frames: int) -> int:
+    """From one checkpoint to the next: so many that checkpoints never take more room than the audio between them."""
+    return max(CHECKPOINT_BLOCKS, -(-state_bytes // (AUDIO_BYTES * block_frames)))

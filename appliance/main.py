@@ -30,7 +30,6 @@ from appliance.fit import Fit
 from appliance.flight_keeper import FlightKeeper
 from appliance.journal import about
 from appliance.observer import Observer, governor_of
-from appliance.orders import Handlers
 from appliance.playing import Playing
 from appliance.preset_orders import preset_orders
 from appliance.prompt_commands import prompt_folder
@@ -91,8 +90,7 @@ class Supervisor:
         self.audio = Child("audio", settings.command(), settings.pass_fds)
         self.flights = FlightKeeper(config, self.options.remember)
         self.playing.save_flight = self.flights.asked
-        save_flight: Handlers = {"save-flight": lambda _: {"line": self.flights.asked()}}
-        self.desk = Desk({**preset_orders(self.playing), **save_flight}, self.options.remember)
+        self.desk = Desk({**preset_orders(self.playing), **self.flights.orders()}, self.options.remember)
         self.slot = Slot(self.memory.of(0), self.worker_settings(0, self.address))
         self.takeover, self._restarts_before = Takeover(self), 0
         self.observer = Observer(self.memory, config)
