@@ -38,9 +38,9 @@ MOST_BODY_BYTES = 16_384  # of anything but a bundle
 Result = TypeVar("Result")
 
 
-def page(pedal: Pedal, inbox: Inbox, token: Token, names: frozenset[str] = frozenset()) -> ASGIApp:
+def page(pedal: Pedal, inbox: Inbox, live: Live, token: Token, names: frozenset[str]) -> ASGIApp:
     """The whole application, behind its guard."""
-    routes = Routes(pedal, inbox, token)
+    routes = Routes(pedal, inbox, live, token)
     errors: Any = {RefusedError: _refused, PedalError: _pedal_refused, HTTPException: _not_there}
     return Guard(Starlette(routes=routes.table(), exception_handlers=errors), token, names)
 
@@ -48,9 +48,8 @@ def page(pedal: Pedal, inbox: Inbox, token: Token, names: frozenset[str] = froze
 class Routes:
     """One method per route."""
 
-    def __init__(self, pedal: Pedal, inbox: Inbox, token: Token) -> None:
-        self.pedal, self.inbox, self.token = pedal, inbox, token
-        self.live = Live(pedal.status)
+    def __init__(self, pedal: Pedal, inbox: Inbox, live: Live, token: Token) -> None:
+        self.pedal, self.inbox, self.live, self.token = pedal, inbox, live, token
 
     def table(self) -> list[Any]:
         one: list[Any] = [

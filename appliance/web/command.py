@@ -19,13 +19,13 @@ from appliance.web.listen import ANY, WebError, addresses, interface_address, op
 from appliance.web.token import Token, token_folder
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    import uvicorn
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 NICENESS = 10
 MOST_CONNECTIONS = 32
 MOST_HEADER_BYTES = 32_768
-STOP_SECONDS = 1
+STOP_SECONDS = 2
 
 
 def add_web(commands: Commands, out: Console) -> None:
@@ -55,8 +55,8 @@ def show_token(config: Config, new: bool, out: Console) -> int:
 def serve(config: Config, listen: str, out: Console) -> int:
     """Until someone says stop. The token is shown to a terminal only: a journal is no place for it."""
     try:
-        application, token = _application(config)
-        import uvicorn
+        token = Token(token_folder())
+        server = _server(config, token)
     except ImportError as error:
         raise WebError(f"the page needs {error.name}: pip install 'ghostnote[web]'") from None
     except OSError as error:
@@ -66,8 +66,25 @@ def serve(config: Config, listen: str, out: Console) -> int:
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     for one in sockets:
         _say(out, f"http://{_address(one, config)}/" + (f"#{token.text}" if out.is_terminal else ""))
+    server.run(sockets)
+    return 0
+
+
+def _server(config: Config, token: Token) -> uvicorn.Server:
+    """Raises OSError, and ImportError where an extra of the package is not installed."""
+    import uvicorn
+
+    from appliance.web.app import page
+    from appliance.web.live import Live
+    from appliance.web.pedal import Pedal
+    from appliance.web.upload import Inbox
+
+    folder = state_folder(config.storage.folder)
+    pedal, inbox = Pedal(folder), Inbox(folder / "engines" / "inbox", round(config.web.upload_mb * 1e6))
+    inbox.sweep()
+    live, names = Live(pedal.status), frozenset(config.web.names.lower().split())
     settings = uvicorn.Config(
-        application,
+        page(pedal, inbox, live, token, names),
         http="h11",
         ws="none",
         lifespan="off",
@@ -79,20 +96,9 @@ def serve(config: Config, listen: str, out: Console) -> int:
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    uvicorn.Server(settings).run(sockets)
-    return 0
-
-
-def _application(config: Config) -> tuple[ASGIApp, Token]:
-    """Raises OSError, and ImportError where an extra of the package is not installed."""
-    from appliance.web.app import page
-    from appliance.web.pedal import Pedal
-    from appliance.web.upload import Inbox
-
-    folder, token = state_folder(config.storage.folder), Token(token_folder())
-    inbox = Inbox(folder / "engines" / "inbox", round(config.web.upload_mb * 1e6))
-    inbox.sweep()
-    return page(Pedal(folder), inbox, token, frozenset(config.web.names.lower().split())), token
+    server = uvicorn.Server(settings)
+    live.over = lambda: server.should_exit
+    return server
 
 
 def _config(arguments: argparse.Namespace) -> Config:

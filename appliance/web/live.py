@@ -26,6 +26,7 @@ class Live:
         self._listeners, self._asked = 0, 0
         self._event = b""
         self._changed = asyncio.Condition()
+        self.over: Callable[[], bool] = lambda: False  # whether the page itself is about to end
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -37,7 +38,7 @@ class Live:
         self._listeners += 1
         self._task = self._task or asyncio.create_task(self._poll())
         try:
-            while may():
+            while may() and not self.over():
                 seen = self._asked
                 if self._event:
                     yield self._event

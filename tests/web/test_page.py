@@ -128,6 +128,9 @@ def test_a_preset_is_written_saved_and_played(home: Home, page: Page) -> None:
     assert (kept.name, kept.sound.mix, kept.sound.delay_ms) == ("Stage choir", 0.8, 900.0)
     page.click('[data-place="1.2"] button')
     page.wait("document.querySelector('[data-place=\"1.2\"]').ariaCurrent == 'true'")
+    page.set("#sound-mix", "0.1")
+    page.click('[data-place="1.2"] button + button')
+    page.wait("document.getElementById('sound-mix').value == '0.8' && document.getElementById('name').value == 'Stage choir'")
     said = pedal_says(home)
     assert said["preset"] == "1.2" and said["sound"]["mix"] == 0.8  # type: ignore[index]
 
@@ -266,6 +269,12 @@ def test_it_fits_a_phone_and_everything_has_a_name(web: Web, browser: Browser, p
     nameless = [node["role"]["value"] for node in shown if not node.get("name", {}).get("value")]
     assert len(shown) > 20 and not nameless, nameless
     browser.close(phone)
+
+
+def test_the_browser_has_nothing_to_complain_about(page: Page) -> None:
+    """After all of the above, but for what was refused on purpose."""
+    refused = "the server responded with a status of"
+    assert [complaint for complaint in page.complaints() if refused not in complaint] == []
 
 
 def test_the_keyboard_sees_where_it_is(page: Page) -> None:

@@ -17,12 +17,17 @@ export async function showEngines() {
 function item(engine) {
   const slots = engine.slots.map((slot) => SLOTS[slot] || slot).join(", ");
   const what = make("span", { class: "what" }, `${engine.name} ${engine.number}`,
-    make("small", {}, [slots, engine.key ? `signed by ${engine.key}` : "nobody has signed it", engine.digest.slice(0, 12)].filter(Boolean).join(" · ")),
+    make("small", {}, [slots, signed(engine), engine.digest.slice(0, 12)].filter(Boolean).join(" · ")),
     ...[engine.certificate, ...engine.notes].map((note) => make("small", {}, note)));
   const parts = [what];
   if (engine.picture) parts.push(picture(engine));
   if (!engine.slots.includes("current")) parts.push(activation(engine));
   return make("li", { "data-digest": engine.digest, "aria-current": String(engine.slots.includes("current")) }, ...parts);
+}
+
+function signed({ key, slots }) {
+  if (slots.includes("factory")) return ""; // it came with the program that would check it
+  return key ? `signed by ${key}` : "nobody has signed it";
 }
 
 function activation({ digest, name, number }) {

@@ -33,11 +33,11 @@ function mark() {
 function item(preset) {
   if (preset.line) return make("li", {}, make("span", { class: "what" }, `${preset.place}: `, make("small", {}, preset.line)));
   const { place, name, sound } = preset;
-  const load = make("button", { type: "button", "aria-label": `Play ${name}` }, "Play");
-  load.addEventListener("click", () => act(line, load, async () => (await tell(`/api/presets/${place}/load`)).line));
-  const edit = make("button", { type: "button", "aria-label": `Edit ${name}`, click: () => edit(preset) }, "Edit");
+  const playing = make("button", { type: "button", "aria-label": `Play ${name}` }, "Play");
+  playing.addEventListener("click", () => act(line, playing, async () => (await tell(`/api/presets/${place}/load`)).line));
+  const editing = make("button", { type: "button", "aria-label": `Edit ${name}`, click: () => edit(preset) }, "Edit");
   const what = make("span", { class: "what" }, `${place} ${name}`, make("small", {}, `${sound.prompt || "first prompt"}, ${sound.delay_ms.toFixed(0)} ms`));
-  return make("li", { "data-place": place }, what, load, edit);
+  return make("li", { "data-place": place }, what, playing, editing);
 }
 
 function makeFields(rules) {
