@@ -20,6 +20,7 @@ from rich.table import Table
 
 from appliance.config import Config, ConfigError, load_config
 from appliance.fit import Fit
+from appliance.store import address_of
 from engines.bundle import BundleError, locate, read_spec, verify
 from engines.engine import EngineSpec
 
@@ -72,7 +73,7 @@ def findings(config_path: Path | None, engine: str) -> Iterator[Finding]:
     if config_path:
         finding, config = configuration(config_path)
         yield finding
-        engine = config.engine.bundle
+        engine = address_of(config)
     yield from bundle(engine, config if config_path else None)
 
 

@@ -20,14 +20,18 @@ from appliance.bundle_commands import add_bundle_actions
 from appliance.certificate import CertificateError
 from appliance.certify_command import add_certify
 from appliance.config import Config, ConfigError, load_config
+from appliance.consent import ConsentError
 from appliance.device_key import DeviceKeyError
+from appliance.engine_commands import add_engine_actions
 from appliance.flight_ring import FlightError
 from appliance.key_commands import add_key
 from appliance.main import RunOptions, StartError, Supervisor
+from appliance.orders import OrderError
 from appliance.preset_commands import add_preset
 from appliance.prompt_commands import add_prompt
 from appliance.replay_command import add_replay
 from appliance.status import StatusError
+from appliance.store import StoreError
 from appliance.trust import KeyFileError
 from appliance.web.command import add_web
 from appliance.web.listen import WebError
@@ -49,6 +53,9 @@ OPERATOR_ERRORS = (
     DeviceKeyError,
     KeyFileError,
     WebError,
+    StoreError,
+    OrderError,
+    ConsentError,
 )
 
 out, err = Console(), Console(stderr=True)
@@ -155,6 +162,7 @@ def _add_engine(commands: Commands) -> None:
     one = commands.add_parser("engine", help="engine bundles")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     add_bundle_actions(actions, out)
+    add_engine_actions(actions, out)
     # Its options are the compiler's: a prefix that nobody types leaves them to it.
     build = actions.add_parser("compile", prefix_chars="\0", add_help=False, help="TensorRT plans from a bundle (--help for its options)")
     build.add_argument("arguments", nargs="*")

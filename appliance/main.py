@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from appliance.audio import AudioSettings
+from appliance.caretaker import Caretaker
 from appliance.child import STOP_SECONDS, Child
 from appliance.config import Config
 from appliance.controls import Control, Controls
@@ -75,7 +76,9 @@ class Supervisor:
     """One run of the pedal. Raises ConfigError, BundleError and BoardError at once; StartError from `run`."""
 
     def __init__(self, config: Config, options: RunOptions | None = None) -> None:
-        self.config, self.options = config, options or RunOptions()
+        self.options = options or RunOptions()
+        self.caretaker = Caretaker(config, self.options.remember)
+        self.config = config = self.caretaker.config
         if config.engine.bundle != "echo" and not self.options.patient:
             verify(locate(config.engine.bundle))
         self.address = config.engine.bundle  # of the engine that sounds
@@ -90,7 +93,8 @@ class Supervisor:
         self.audio = Child("audio", settings.command(), settings.pass_fds)
         self.flights = FlightKeeper(config, self.options.remember)
         self.playing.save_flight = self.flights.asked
-        self.desk = Desk({**preset_orders(self.playing), **self.flights.orders()}, self.options.remember)
+        engines = self.caretaker.orders(lambda: self)
+        self.desk = Desk({**preset_orders(self.playing), **self.flights.orders(), **engines}, self.options.remember)
         self.slot = Slot(self.memory.of(0), self.worker_settings(0, self.address))
         self.takeover, self._restarts_before = Takeover(self), 0
         self.observer = Observer(self.memory, config)
@@ -201,6 +205,7 @@ class Supervisor:
             self._measure()
         self.observer.tick(self)
         self.flights.tick(self)
+        self.caretaker.tick(self)
         self.desk.tick()
         if self.options.on_tick:
             self.options.on_tick(self)
@@ -290,6 +295,7 @@ class Supervisor:
         self.desk.close()
         self.observer.close()
         self.flights.close()
+        self.caretaker.close()
         self.memory.close()
         for fd in (self.answer_fd, *self.doorbell_fds):
             os.close(fd)

@@ -26,8 +26,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from appliance.config import Config
 from appliance.objects import Objects, Origin, Share, StoreError, abandoned, held_open, now_utc, read_json
-from appliance.storage import DISK, UNFINISHED, Disk, remove_file, replace_file, replace_link
+from appliance.storage import DISK, UNFINISHED, Disk, remove_file, replace_file, replace_link, state_folder
 from engines.bundle import REFERENCE, Bundle, BundleError
 from engines.manifest import Manifest
 
@@ -309,3 +310,10 @@ class Store:
 
     def _write(self, name: str, facts: Any) -> None:
         replace_file(self.folder / name, json.dumps(facts, indent=1), self.disk)
+
+
+def address_of(config: Config) -> str:
+    """What [engine] bundle means on this device now."""
+    if config.engine.bundle != CURRENT:
+        return config.engine.bundle
+    return str(Store(state_folder(config.storage.folder) / "engines").active())
