@@ -8,7 +8,7 @@ costs is drawn from recordings of the shipped engine, step by step, so that ther
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tests.gig.machine import Machine
 
 RATE, BLOCK, CODEC_DELAY, STEPS = 44_100, 16_384, 1_536, 4  # as the shipped engine has them
 JOIN_FRAMES = 1_024
+HOPELESS_NS = 130_000_000  # of the 162 ms that the shortest delay leaves
 STUCK_NS = 10_000_000
 PROMPTS = ("choir", "strings", "brass", "glass")
 NUMBERS = {"ash": (0.60, 0.64, 0.68, 0.72), "elm": (0.80, 0.84, 0.88, 0.92)}  # by engine, then by prompt
@@ -39,6 +40,7 @@ class Load:
 
     times: float = 1.0
     stuck: bool = False  # the engine never comes back from its next block
+    outliers: list[int] = field(default_factory=list)  # when a block took so long that no governor could have helped
 
 
 class GigEngine:
@@ -58,14 +60,19 @@ class GigEngine:
         self._tail[:] = 0.0
 
     def generate(self, block: Audio, controls: EngineControls, stamp: Stamp = no_stamp) -> Audio:
-        self._take(self.durations.block_encode())
+        began_ns, steps = self.machine.now_ns, [self.durations.block_step() for _ in range(controls.steps or STEPS)]
+        encode, decode = self.durations.block_encode(), self.durations.block_decode()
+        self._take(encode)
         stamp("encoded")
-        for _ in range(controls.steps or STEPS):
-            self._take(self.durations.block_step())
+        for step in steps:
+            self._take(step)
             stamp("step")
-        self._take(self.durations.block_decode())
+        self._take(decode)
         stamp("decoded")
         self.generated += 1
+        at_least = (encode + decode + min(steps)) * self.load.times
+        if at_least > HOPELESS_NS or (self.load.times == 1.0 and sum(steps) + encode + decode > HOPELESS_NS):
+            self.load.outliers.append(began_ns)
         heard = self._heard(block)
         wanted = number_of(self.spec.name, controls.prompt, controls.second_prompt, controls.morph)
         if self._number is None:

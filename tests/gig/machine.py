@@ -49,7 +49,7 @@ class Process:
         self.wake_ns, self.held_until_ns = machine.now_ns, 0
         self.doomed = self.ended = self.working = False
         self.held_as = ""  # the letter that Linux shows for a process that is held up
-        self.cpu_ns = self.queued_ns = 0
+        self.queued_ns = self._done_ns = self._began_ns = 0
         self.lateness: Callable[[], int] = lambda: 0  # how late it wakes up, in nanoseconds
         self.ident = threading.get_ident()
         self.baton = threading.Lock()
@@ -60,6 +60,23 @@ class Process:
         if self.held_until_ns > self.machine.now_ns:
             return self.held_as
         return "R" if self.working else "S"
+
+    @property
+    def cpu_ns(self) -> int:
+        """Processor time until now. One that is held up gets none."""
+        going_ns = self.machine.now_ns - self._began_ns if self.working and self.held_until_ns <= self.machine.now_ns else 0
+        return self._done_ns + going_ns
+
+    def pause(self, ns: int) -> None:
+        """What it computes takes so much longer, and costs no more."""
+        self._began_ns += ns
+
+    def compute(self, ns: int) -> None:
+        """It is on a core for so long."""
+        self.working, self._began_ns = True, self.machine.now_ns
+        self.machine.park(self.machine.now_ns + ns)
+        self.working = False
+        self._done_ns += ns
 
     def poll(self) -> int | None:
         return self.returncode
@@ -120,11 +137,7 @@ class Machine:
 
     def work(self, ns: int) -> None:
         """The current process computes for so long; others have cores of their own."""
-        me = self.current
-        me.working = True
-        me.cpu_ns += ns
-        self.park(self.now_ns + ns)
-        me.working = False
+        self.current.compute(ns)
 
     def ring(self, fd: int) -> None:
         """Whoever polls `fd` wakes up, as late as it does."""
@@ -152,6 +165,7 @@ class Machine:
         process.held_until_ns, process.held_as = self.now_ns + ns, held_as
         if process.working:
             process.wake_ns += ns
+            process.pause(ns)
         if held_as == "R":
             process.queued_ns += ns
 

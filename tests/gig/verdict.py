@@ -93,6 +93,7 @@ class Verdict:
         return by_fault or any(stall - 0.1 <= begin and end <= stall + RECORDED_STALL_SECONDS for stall in self._stalls)
 
     def _misses(self) -> Check:
+        """Beside the faults of the score there are those that were drawn from the recordings."""
         bad = [
             (round(miss.at, 2), miss.cause)
             for miss in self.gig.misses
