@@ -118,7 +118,7 @@ def _nothing(arguments: argparse.Namespace, tracks: dict[int, Track]) -> str:
 
 def _describe(flight: Flight, tracks: dict[int, Track], out: Console) -> None:
     if flight.about:
-        out.print(f"saved {flight.about.saved}: {flight.about.reason}", highlight=False, markup=False)
+        out.print(f"saved {flight.about.saved}: {flight.about.reason}", highlight=False, markup=False, soft_wrap=True)
     for slot, track in tracks.items():
         heads = track.heads()
         if not len(heads):
@@ -129,7 +129,8 @@ def _describe(flight: Flight, tracks: dict[int, Track], out: Console) -> None:
         line = f"slot {slot}: blocks {heads['number'][0]} to {heads['number'][-1]} ({seconds:.0f} s), "
         line += f"{modes[BlockMode.GENERATED]} answered, {modes[BlockMode.PREFILLED]} only heard, "
         line += f"{int(heads['reset'].sum())} resets, {len(track.checkpoints())} checkpoints; "
-        out.print(f"{line}engine {life.get('name', '?')} on {life.get('backend') or 'no runtime'}", highlight=False, markup=False)
+        line += f"engine {life.get('name', '?')} on {life.get('backend') or 'no runtime'}"
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _report(tally: Tally, rate: int, out: Console) -> int:
@@ -141,21 +142,22 @@ def _report(tally: Tally, rate: int, out: Console) -> int:
         out.print(table)
     outcomes, met = tally.outcomes, tally.checkpoints
     for line in tally.departures:
-        out.print(f"not what computed then: {line}", highlight=False, markup=False)
+        out.print(f"not what computed then: {line}", highlight=False, markup=False, soft_wrap=True)
     if tally.unreachable:
-        out.print(f"{tally.unreachable} blocks can't be made again: what led to them is not there any more", highlight=False)
+        lost = f"{tally.unreachable} blocks can't be made again: what led to them is not there any more"
+        out.print(lost, highlight=False, soft_wrap=True)
     same = f"{outcomes[Outcome.IDENTICAL]} blocks identical to the last bit"
     if outcomes[Outcome.HEARD]:
         same += f", {outcomes[Outcome.HEARD]} only heard"
     if sum(met.values()):
         same += f", {met[True]} of {met[True] + met[False]} checkpoints met"
     if not outcomes[Outcome.DIFFERS] and not met[False]:
-        out.print(f"[bold green]identical[/]: {same}", highlight=False)
+        out.print(f"[bold green]identical[/]: {same}", highlight=False, soft_wrap=True)
         return 0
     because = "; this is not what computed then, so that may be expected" if tally.departures else ""
     first = f", first in block {tally.different[0].record.head['number']}" if tally.different else ""
     worst = f"{outcomes[Outcome.DIFFERS]} blocks differ{first} (at most by {tally.largest:.1e})"
-    out.print(f"[bold red]different[/]: {worst}; {same}{because}", highlight=False)
+    out.print(f"[bold red]different[/]: {worst}; {same}{because}", highlight=False, soft_wrap=True)
     return DIFFERS
 
 
