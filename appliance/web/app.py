@@ -4,7 +4,8 @@
     POST /api/login                     the token for a cookie
     GET  /api/live                      server-sent events: what status.sock says, four times a second
     GET  /api/presets                   POST /api/presets/1.2/load     PUT /api/presets/1.2
-    GET  /api/engines                   POST /api/engines/DIGEST/activate     POST /api/engines/rollback     GET .../DIGEST/picture
+    GET  /api/engines                   POST /api/engines/DIGEST/activate     POST /api/engines/rollback     GET /api/engines/task
+                                        GET /api/engines/DIGEST/picture
     PUT  /api/inbox/NAME.ghost          a bundle, raw; streamed to the store's inbox     GET /api/inbox/NAME.ghost (what became of it)
     GET  /api/flights                   POST /api/flights (save one)   GET /api/flights/NAME
 
@@ -71,6 +72,7 @@ class Routes:
         return [
             Route("/api/engines", self.engines),
             Route("/api/engines/rollback", self.roll_back, methods=["POST"]),
+            Route("/api/engines/task", self.task),
             Route("/api/engines/{digest}/activate", self.activate, methods=["POST"]),
             Route("/api/engines/{digest}/picture", self.picture),
         ]
@@ -83,6 +85,9 @@ class Routes:
 
     async def roll_back(self, _: Request) -> Response:
         return _line(await _do(self.pedal.roll_back))
+
+    async def task(self, _: Request) -> Response:
+        return JSONResponse(await _do(self.pedal.task))
 
     async def picture(self, request: Request) -> Response:
         path = await _do(lambda: self.pedal.engines.picture(request.path_params["digest"]))
@@ -125,8 +130,8 @@ class Routes:
         name = request.path_params["name"]
         if self.inbox.waits(name):
             return JSONResponse({"state": "waiting", "line": f"{name} waits for the store to look at it"})
-        line = await _do(lambda: self.pedal.engines.arrived(self.inbox.digests.get(name, "")))
-        return JSONResponse({"state": "taken", "line": line} if line else {"state": "refused", "line": f"the store has not taken {name}"})
+        taken = await _do(lambda: self.pedal.engines.arrived(self.inbox.digests.get(name, "")))
+        return JSONResponse({"state": "taken", "line": taken} if taken else {"state": "refused", "line": self.inbox.refusal(name)})
 
     async def flights(self, _: Request) -> Response:
         return JSONResponse({"flights": await _do(self.pedal.flights)})

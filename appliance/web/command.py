@@ -74,13 +74,14 @@ def _server(config: Config, token: Token) -> uvicorn.Server:
     """Raises OSError, and ImportError where an extra of the package is not installed."""
     import uvicorn
 
+    from appliance.inbox import inbox_of
     from appliance.web.app import page
     from appliance.web.live import Live
     from appliance.web.pedal import Pedal
     from appliance.web.upload import Inbox
 
     folder = state_folder(config.storage.folder)
-    pedal, inbox = Pedal(folder), Inbox(folder / "engines" / "inbox", round(config.web.upload_mb * 1e6))
+    pedal, inbox = Pedal(folder), Inbox(inbox_of(folder / "engines"), round(config.web.upload_mb * 1e6))
     inbox.sweep()
     live, names = Live(pedal.status), frozenset(config.web.names.lower().split())
     settings = uvicorn.Config(

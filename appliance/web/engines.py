@@ -14,7 +14,7 @@ from appliance.store import CURRENT, FACTORY, PREVIOUS, Held, Store
 from engines.bundle import Bundle
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
-AGREE = "hold the footswitch at the pedal to agree to it"
+AGREE = "before it plays, somebody at the pedal must hold a footswitch"
 
 
 class Engines:
@@ -32,7 +32,7 @@ class Engines:
     def arrived(self, digest: str) -> str | None:
         """A line on an engine that the store has taken; None where it has not."""
         found = [held for held in self.store.engines() if held.digest == digest]
-        return f"{found[0]} is on the pedal" + ("" if found[0].origin.consent else f": {AGREE}") if found else None
+        return f"{found[0]} is on the pedal" + ("" if found[0].origin.consent else f"; {AGREE}") if found else None
 
     def picture(self, digest: str) -> Path | None:
         """Of its certificate."""

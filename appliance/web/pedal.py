@@ -20,6 +20,7 @@ from appliance.orders import OrderError, lines, send
 from appliance.presets import Place, PresetStore, Sound, checked_name, parse_preset
 from appliance.rules import ConfigError, read_table, rules_of
 from appliance.status import Snapshot, fetch
+from appliance.store import FACTORY
 from appliance.web.engines import DIGEST, Engines
 
 FLIGHT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}\.flight")
@@ -70,12 +71,17 @@ class Pedal:
     # Engines
 
     def activate(self, digest: str) -> str:
-        if not DIGEST.fullmatch(digest):
+        """Begins; `task` tells the rest."""
+        if not DIGEST.fullmatch(digest) and digest != FACTORY:
             raise PedalError("that is the digest of no engine")
         return _order("activate", digest=digest)
 
     def roll_back(self) -> str:
         return _order("rollback")
+
+    def task(self) -> dict[str, Any]:
+        """How far the last of both is: its line, whether it is `finished`, whether it has `failed`."""
+        return _ordered("engine-task")
 
     # The flight recorder
 
@@ -120,7 +126,11 @@ def _place(wish: str) -> str:
 
 def _order(order: str, **words: Any) -> str:
     """What the pedal answers, as one line."""
+    return "; ".join(lines(_ordered(order, **words)))
+
+
+def _ordered(order: str, **words: Any) -> dict[str, Any]:
     try:
-        return "; ".join(lines(send(order, **words)))
+        return send(order, **words)
     except OrderError as error:
         raise PedalError(str(error)) from None

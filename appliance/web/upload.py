@@ -18,6 +18,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
+from appliance.inbox import REFUSED
 from engines.bundle import Bundle, BundleError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}\.ghost")
@@ -66,6 +67,15 @@ class Inbox:
     def waits(self, name: str) -> bool:
         """Whether the store has yet to look at it."""
         return bool(NAME.fullmatch(name)) and (self.folder / name).exists()
+
+    def refusal(self, name: str) -> str:
+        """The store's line on a bundle that it has put aside."""
+        if NAME.fullmatch(name):
+            try:
+                return (self.folder / REFUSED / f"{name}.txt").read_text("utf-8").strip()
+            except OSError:
+                pass
+        return f"the store has not taken {name[:80]}"
 
     def _check(self, name: str, size: int | None) -> None:
         if not NAME.fullmatch(name):

@@ -64,6 +64,7 @@ EVERYTHING = [
     ("POST", "/api/presets/1.1/load"),
     ("GET", "/api/engines"),
     ("POST", "/api/engines/rollback"),
+    ("GET", "/api/engines/task"),
     ("POST", f"/api/engines/{'0' * 64}/activate"),
     ("GET", f"/api/engines/{'0' * 64}/picture"),
     ("PUT", "/api/inbox/a.ghost"),

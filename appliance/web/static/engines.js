@@ -30,15 +30,28 @@ function signed({ key, slots }) {
   return key ? `signed by ${key}` : "nobody has signed it";
 }
 
-function activation({ digest, name, number }) {
+function activation({ digest, name, number, slots }) {
   const button = make("button", { type: "button", "aria-label": `Play with ${name} ${number}` }, "Activate");
-  button.addEventListener("click", () => act(line, button, async () => {
-    const said = await tell(`/api/engines/${digest}/activate`);
-    await showEngines();
-    return said.line;
-  }));
+  const what = slots.includes("factory") ? "factory" : digest;
+  button.addEventListener("click", () => act(line, button, () => change(`/api/engines/${what}/activate`)));
   return button;
 }
+
+// The pedal begins at once and takes its time: a certificate is looked at, a foot is waited for, one engine fades to the other.
+async function change(path) {
+  line.textContent = (await tell(path)).line;
+  let task;
+  do {
+    await later();
+    task = await ask("/api/engines/task");
+    line.textContent = task.line;
+  } while (!task.finished);
+  await showEngines();
+  if (task.failed) throw new Error(task.line);
+  return task.line;
+}
+
+const later = () => new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
 
 function picture({ digest, name }) {
   const details = make("details", {}, make("summary", {}, "Certificate"));
@@ -50,11 +63,7 @@ function picture({ digest, name }) {
   return details;
 }
 
-byId("rollback").addEventListener("click", (event) => act(line, event.currentTarget, async () => {
-  const said = await tell("/api/engines/rollback");
-  await showEngines();
-  return said.line;
-}));
+byId("rollback").addEventListener("click", (event) => act(line, event.currentTarget, () => change("/api/engines/rollback")));
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -81,7 +90,7 @@ async function verdict(name) {
       return said;
     }
     line.textContent = said;
-    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+    await later();
   }
   throw new Error(`${name} is still in the inbox: is the pedal running?`);
 }

@@ -4,7 +4,7 @@ import { act, byId, make } from "./dom.js";
 import { ask, tell } from "./talk.js";
 
 const line = byId("flights").querySelector(".line"), save = byId("save-flight");
-const LOOK_AGAIN_MS = [500, 2000, 5000, 10000]; // the pedal saves beside playing, when it has time
+const LOOK_AGAIN_MS = [500, 2000, 5000, 10000, 20000, 40000]; // the pedal saves beside playing, when it has time
 
 export async function showFlights() {
   const { flights } = await ask("/api/flights");
