@@ -25,9 +25,9 @@ ALLOWANCE_NS = 10**15
 class Pedal:
     """`hear` gives the worker blocks, and lets it do what it can."""
 
-    def __init__(self, path: Path, engine: str, minutes: float = 1.0) -> None:
-        self.path, self.address, self.minutes = path, engine, minutes
-        self.engine: Engine = open_engine(engine)
+    def __init__(self, path: Path, engine: str, minutes: float = 1.0, prompts: str = "") -> None:
+        self.path, self.played, self.minutes = path, Played(engine, prompts), minutes
+        self.engine: Engine = open_engine(engine, prompts=prompts)
         spec = self.engine.spec
         self.block_frames, self.now_ns, self.blocks, self.keep_seconds = spec.block_frames, 0, 0, 0.0
         ring = RING_BLOCKS * spec.block_frames
@@ -39,7 +39,7 @@ class Pedal:
 
     def start_worker(self) -> None:
         """As a new process would: nothing is left of the last one but the ring file."""
-        self.recorder = FlightRecorder.open(FlightSettings(self.fd, self.minutes), self.engine, Played(self.address))
+        self.recorder = FlightRecorder.open(FlightSettings(self.fd, self.minutes), self.engine, self.played)
         self.worker = Worker(self.recorder, self.memory, 7, lambda: self.now_ns, keep=self._keep)
 
     def hear(self, block: Audio, late: bool = False) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from appliance.cli import main
+from appliance.controls import Control
 from appliance.flight import CHECKPOINT_BLOCKS, FlightRecorder, Played, shape_for
 from appliance.flight_file import About, SavedFlight, gathered, spread
 from appliance.flight_ring import HEAD, FlightError, FlightRing, FlightSettings
@@ -26,6 +27,7 @@ from appliance.replay import Outcome, Replayer, groups, open_flight, open_for
 from appliance.stats import BlockMode
 from engines.bundle import open_engine
 from engines.engine import EngineControls
+from engines.prompts import StoredPrompt, write_prompt
 from tests.appliance.flight_rig import Pedal
 
 REPO = Path(__file__).parents[2]
@@ -137,6 +139,37 @@ def rewritten(path: Path, target: Path, changes: dict[str, object]) -> Path:
                 else:
                     file.write(json.dumps(change).encode() if change else old.read(name))
     return target
+
+
+def test_both_slots_are_in_one_flight(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rings = [tmp_path / f"flight-{slot}.ring" for slot in (0, 1)]
+    for blocks, ring in zip((20, 30), rings, strict=True):
+        pedal = Pedal(ring, "echo")
+        pedal.play(blocks)
+        pedal.close()
+    assert save(Job(tuple(map(str, rings)), str(tmp_path / "x.flight"), 8, 500, About("now", "a test"))) == 50
+    assert main(["replay", str(tmp_path / "x.flight")]) == 0
+    assert "slot 0: blocks 0 to 19" in (said := capfd.readouterr().out) and "slot 1: blocks 0 to 29" in said
+    assert main(["replay", str(tmp_path / "x.flight"), "--slot", "1", "--block", "25"]) == 0
+
+
+def test_words_of_the_players_own_travel_with_the_flight(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder, rng = tmp_path / "prompts", np.random.default_rng(0)
+    states = rng.standard_normal((1, 16, 384)).astype(np.float16)
+    written = write_prompt(folder, StoredPrompt("a glass harp under water", states, states.mean(1)))
+    pedal = Pedal(tmp_path / "x.ring", "reference", prompts=str(folder))
+    words = pedal.engine.spec.prompts
+    assert words[-1] == "a glass harp under water"
+    for number in range(4):
+        pedal.controls.set(Control.PROMPT, len(words) - 1)
+        pedal.hear(np.full(pedal.block_frames, 0.01 * number, np.float32))
+        pedal.work()
+    pedal.close()
+    save(Job((str(pedal.path),), str(tmp_path / "x.flight"), 8, 500, About("now", "a test"), prompts=str(folder)))
+    written.unlink()
+    assert main(["replay", str(tmp_path / "x.flight")]) == 0
+    assert main(["replay", str(pedal.path)]) == 2
+    assert "the player's own prompts are others now; replay a saved flight" in capfd.readouterr().err
 
 
 # The ring
