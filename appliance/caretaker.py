@@ -236,6 +236,15 @@ class Caretaker:
             raise ConsentError(f"{what} Nobody at the pedal has agreed: ask again, and hold the switch that blinks")
         return "agreed"
 
+    def _welcome(self, store: Store, pedal: Supervisor, digest: str) -> Steps:
+        """What came by itself is shown: somebody who agrees at once need not be asked again, and it plays if it has a certificate."""
+        held = yield from off(lambda: store.find(digest))
+        if held.origin.consent or not has_switches(pedal):
+            return f"{held} waits to be activated"
+        yield from self._agreed(pedal, f"take {held.manifest.name}?")
+        yield from off(lambda: store.agree(digest))
+        return (yield from self._activate(store, pedal, digest, Licence()))
+
     def _remove(self, store: Store, pedal: Supervisor, what: str) -> Steps:
         held = yield from off(lambda: store.find(what))
         yield from off(lambda: store.remove(held.digest, in_use(pedal)))
@@ -249,6 +258,10 @@ class Caretaker:
 
     def _look(self, store: Store, pedal: Supervisor) -> None:
         if self.task.steps is not None or pedal.takeover.state.under_way:
+            return
+        if self._inbox and self._inbox.arrived:
+            digest = self._inbox.arrived.pop(0)
+            self.task = Task("arrival", self._welcome(store, pedal, digest))
             return
         pedal.playing.certified = not self._forced
         now = glance(pedal)

@@ -116,7 +116,8 @@ class EngineCommands:
 
     def _copied(self, source: BinaryIO, name: str, size: int, allow_unsigned: bool) -> tuple[Held, bool]:
         columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        shown = Console(stderr=True)
+        with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as progress:
             task = progress.add_task("copying", total=size or None)
 
             def share(done: int) -> None:

@@ -30,6 +30,7 @@ INBOX, REFUSED = "inbox", "refused"
 COMING_SECONDS = 30.0  # a file that is no bundle yet may still be on its way for so long
 MOST_REFUSED = 4  # bundles that are kept for whoever wants to look at them; a pedal's disk is small
 NICENESS = 19
+ARRIVED = "arrived: "  # before a digest, from the process to main
 Seen = tuple[int, int]  # size, time of the last change
 
 
@@ -68,12 +69,15 @@ class InboxWatch:
         self._child = Child("inbox", [sys.executable, "-m", "appliance.inbox", str(store), str(keys)], ())
         self._seen: dict[Path, Seen] = {}
         self._looked: dict[Path, Seen] = {}  # what was there when the process looked last
+        self.arrived: list[str] = []  # digests that nobody has been asked about
 
     def tick(self) -> list[str]:
         """Returns what there is to say."""
         if self._child.running:
             self._child.ended()
-            return self._child.lines()
+            said = self._child.lines()
+            self.arrived += [line.removeprefix(ARRIVED) for line in said if line.startswith(ARRIVED)]
+            return [line for line in said if not line.startswith(ARRIVED)]
         try:
             now = dict(waiting(self.inbox))
         except OSError:
@@ -83,7 +87,7 @@ class InboxWatch:
         if any(self._looked.get(path) != seen or _is_old(seen) for path, seen in whole.items()):
             self._looked = whole
             self._child.start()
-        return self._child.lines()
+        return []
 
     def close(self) -> None:
         self._child.kill()
@@ -95,7 +99,7 @@ def _is_old(seen: Seen) -> bool:
 
 
 def look(store: Store, keys: Path) -> Iterator[str]:
-    """Take in what can be, put aside what can't; a line on each."""
+    """Take in what can be, put aside what can't; a line on each, and one with the digest of what is new."""
     for path, seen in sorted(waiting(inbox_of(store.folder))):
         if not _is_old(seen) and not _opens(path):
             continue  # on its way
@@ -104,6 +108,8 @@ def look(store: Store, keys: Path) -> Iterator[str]:
                 held, new = taken_in(store, file, keys, origin=Origin("inbox", None, False, now_utc()), called=path.name)
             path.unlink()
             yield f"{path.name}: {held} {'is here: certify it, then activate it' if new else 'has been here already'}"
+            if new:
+                yield ARRIVED + held.digest
         except (BundleError, StoreError, OSError) as error:
             why = f"{path.name}: {error.strerror}" if isinstance(error, OSError) else str(error)
             _put_aside(path, why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ def test_an_empty_file_is_the_defaults() -> None:
 
 def test_the_shipped_example_spells_out_the_defaults() -> None:
     example = load_config(REPO / "deploy" / "ghostnote.toml")
-    assert example.audio.port == "alsa:hw:USB"
-    assert (example.engine, example.board, example.controls, example.realtime) == (
+    assert example.audio.port == "alsa:hw:USB" and example.engine.bundle == "current"
+    assert (replace(example.engine, bundle="reference"), example.board, example.controls, example.realtime) == (
         Config().engine,
         Config().board,
         Config().controls,
