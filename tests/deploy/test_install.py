@@ -35,6 +35,7 @@ def test_files_are_where_the_system_looks_for_them(tmp_path: Path) -> None:
         "etc/systemd/system/ghostnote.service",
         "etc/systemd/system/ghostnote-performance.service",
         "etc/systemd/system/ghostnote-web.service",
+        "etc/systemd/system/ghostnote-stick@.service",
         "etc/udev/rules.d/70-ghostnote.rules",
         "etc/sysusers.d/ghostnote.conf",
         "etc/ghostnote/ghostnote.toml",
