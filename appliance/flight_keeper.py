@@ -121,6 +121,7 @@ class FlightKeeper:
         logging.getLogger("ghostnote").removeHandler(self._notes)
         if self._saver:
             self._saver.stop(time.monotonic())
+            self._job_file.unlink(missing_ok=True)
         for path, fd in self._rings.values():
             path.unlink(missing_ok=True)
             os.close(fd)
@@ -186,14 +187,17 @@ class FlightKeeper:
     def _start(self, job: Job, pedal: Supervisor) -> None:
         told = About(job.about.saved, job.about.reason, pedal.observer.snapshot(pedal), tuple(self._notes.lines))
         whole = Job(**{**vars(job), "about": told, "misses": str(pedal.observer.monitor.misses.path)})
-        written = self._rings[0][0].with_name("flight-job.json")
         try:
-            written.write_text(whole.json(), "utf-8")
+            self._job_file.write_text(whole.json(), "utf-8")
         except OSError as error:
             log.error("the flight can't be saved (%s)", error, extra=about("flight"))
             return
-        self._saver = Child("flight", [sys.executable, "-m", "appliance.flight_save", str(written)], ())
+        self._saver = Child("flight", [sys.executable, "-m", "appliance.flight_save", str(self._job_file)], ())
         self._saver.start()
+
+    @property
+    def _job_file(self) -> Path:
+        return self._rings[0][0].with_name("flight-job.json")
 
     def _follow(self) -> None:
         if self._saver and self._saver.ended():
