@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.gig.gig import Gig, Life
-from tests.gig.score import CARD, NAMES, STARVED, SWITCHES, Fault
+from tests.gig.score import CARD, ENGINE, NAMES, STARVED, SWITCHES, THERMAL, Fault
 
 RECORDED_STALL_SECONDS = 0.15  # silence that one may cost
 BEGIN_SECONDS = 9.0  # from the start of a pedal until its engine must be heard
@@ -34,6 +34,7 @@ class Verdict:
     def __init__(self, gig: Gig) -> None:
         self.gig, self.faults = gig, [fault for fault in gig.score.faults if fault.at < gig.score.seconds]
         self._stalls = [(ns - gig.began_ns) / 1e9 for ns in gig.tape.long_waits]
+        self._slow = [(ns - gig.began_ns) / 1e9 for ns in gig.load.outliers]
         self.checks = [
             self._samples(),
             self._holes(),
@@ -66,11 +67,17 @@ class Verdict:
     def _stalled(self, at: float, seconds: float) -> bool:
         return any(-0.1 <= at - stall <= seconds for stall in self._stalls)
 
+    def _hopeless(self, at: float, seconds: float) -> bool:
+        """A block was drawn that takes too long whatever is shed."""
+        return any(-0.1 <= at - slow <= seconds for slow in self._slow)
+
     def _starting(self, at: float) -> bool:
         return any(-1.5 <= at - life.began <= BEGIN_SECONDS for life in self.gig.lives)
 
     def _excused(self, at: float) -> bool:
-        return any(fault.hurts for fault in self._covered(at, 2.0)) or self._stalled(at, 6.0) or self._starting(at)
+        return (
+            any(fault.hurts for fault in self._covered(at, 2.0)) or self._stalled(at, 6.0) or self._hopeless(at, 9.0) or self._starting(at)
+        )
 
     # The rules
 
@@ -94,11 +101,8 @@ class Verdict:
 
     def _misses(self) -> Check:
         """Beside the faults of the score there are those that were drawn from the recordings."""
-        bad = [
-            (round(miss.at, 2), miss.cause)
-            for miss in self.gig.misses
-            if not (any(fault.kind.labels for fault in self._covered(miss.at)) or self._stalled(miss.at, 3))
-        ]
+        free = [miss for miss in self.gig.misses if not (self._stalled(miss.at, 3) or self._hopeless(miss.at, 3))]
+        bad = [(round(miss.at, 2), miss.cause) for miss in free if not any(fault.kind.labels for fault in self._covered(miss.at))]
         return Check("nothing is missed without a fault", not bad, f"{len(self.gig.misses)} missed" + _some(bad))
 
     def _labels(self) -> Check:
@@ -106,6 +110,7 @@ class Verdict:
         for miss in self.gig.misses:
             labels = {label for fault in self._covered(miss.at) for label in fault.kind.labels}
             labels |= {CARD, STARVED} if self._stalled(miss.at, 3) else set()
+            labels |= {ENGINE, STARVED, THERMAL} if self._hopeless(miss.at, 3) else set()
             if labels and miss.cause not in labels:
                 bad.append((round(miss.at, 2), miss.cause, [fault.kind.name for fault in self._covered(miss.at)]))
         causes = ", ".join(f"{cause} {count}" for cause, count in sorted(Tally(miss.cause for miss in self.gig.misses).items()))
@@ -173,7 +178,7 @@ class Verdict:
                 limits = list(self._limits(fault.at, fault.at + fault.seconds + 1))
                 if not any(limits):
                     bad.append(f"nothing shed at {fault.at:.0f} s")
-                late = [miss for miss in self.gig.misses if fault.at < miss.at < fault.until]
+                late = [miss for miss in self.gig.misses if fault.at < miss.at < fault.until and not self._hopeless(miss.at, 3)]
                 bad += [f"{len(late)} late at {fault.at:.0f} s"] if late else []
                 after = fault.at + fault.seconds + CALM_SECONDS
                 if after < self.gig.score.seconds and 0 not in self._limits(fault.at + fault.seconds, after):
