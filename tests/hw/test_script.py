@@ -109,7 +109,7 @@ def test_each_event_comes_once_in_time_and_in_order(times: list[float], polls: l
 
 
 def test_names_are_those_that_the_appliance_acts_on() -> None:
-    kept_from_boards = {"delay_frames", "running"}  # main derives the one and owns the other
+    kept_from_boards = {"delay_frames", "running", "turn", "prompt_1", "second_prompt_1"}  # main's own: derived, or the other slot's
     controls = {control.name.lower() for control in Control} - kept_from_boards
     assert set(CONTROL_NAMES) == controls | {"delay_ms", "time", "subdivision", "tap", "preset", "bank", "save"}
     assert set(SWITCHES) <= set(CONTROL_NAMES)

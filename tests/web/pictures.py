@@ -41,7 +41,7 @@ def main() -> None:
             desk.click('[data-place="1.2"] button')
             desk.click('[data-place="1.2"] button + button')
             desk.click("#save-flight")
-            desk.wait("document.querySelector('#flight-list a')")
+            desk.wait("document.querySelector('#flight-list a')", 60)
             desk.run("document.activeElement.blur()")
             keep(desk, "web-desk.png")
             phone = browser.page(360, 700, phone=True)

@@ -207,7 +207,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(home: Home, web: Web) -> None:
     until(lambda: not list(home.inbox.iterdir()))
 
 
-NO_NAMES = ["a.zip", ".ghost", ".hidden.ghost", "a%20b.ghost", "-a.ghost", "a.ghost.part", "x" * 90 + ".ghost", "caf%C3%A9.ghost"]
+NO_NAMES = ["a.zip", ".ghost", ".hidden.ghost", "a%20b.ghost", "-a.ghost", "a.ghost.part", "x" * 90 + ".ghost", "%C3%A9.ghost"]
 NO_NAMES += ["%2e%2e%2fa.ghost", "..%5ca.ghost", "a%00.ghost", "a%0a.ghost", "%2fetc%2fa.ghost", "../../a.ghost"]
 
 
