@@ -48,7 +48,7 @@ Steps = Generator[None, None, str]  # ends with what has been done
 
 @dataclass
 class Task:
-    """What is being done with an engine, or was done last."""
+    """What is done with an engine."""
 
     doing: str
     steps: Steps | None
@@ -61,17 +61,24 @@ class Caretaker:
 
     def __init__(self, config: Config, wanted: bool) -> None:
         self.store: Store | None = None
-        self.config, self.task = config, Task("", None)
+        self.config = config
+        self.task = Task("", None)  # under way, or the last one
+        self.ordered = self.task  # the last one that somebody has ordered, and may still ask for
         self._lock: FolderLock | None = None
         self._watch: Trial | Standing | None = None
         self._watched = ""  # address of the engine that is watched
-        self._forced = ""
+        self._forced: dict[str, str] = {}  # why engines that may play have no certificate, by address; "" for those that have one
         self._looked_at = float("-inf")
         self._inbox: InboxWatch | None = None
         if config.engine.bundle == CURRENT:
             self._open(Store(state_folder(config.storage.folder) / "engines"), wanted)
 
+    def forced(self, address: str) -> str:
+        """Why this engine plays without a certificate; "" if it has one, or needs none."""
+        return self._forced.get(address, "")
+
     def tick(self, pedal: Supervisor) -> None:
+        pedal.playing.certified = not self.forced(pedal.address)
         if self.store is None or self._lock is None:
             return
         self._advance(pedal)
@@ -100,9 +107,13 @@ class Caretaker:
                 self._inbox = InboxWatch(store.folder, keys_folder(self.config)) if self.config.store.inbox else None
         except OSError as error:
             self._say(f"{store.folder} can't be used ({error.strerror or 'another pedal does'}): what is flashed is not played in this run")
-        self.config = _with_engine(self.config, str(store.active()))
+        self._begin_with(store)
         if self._lock:
             self._fit(store)
+
+    def _begin_with(self, store: Store) -> None:
+        address = str(store.active())
+        self.config, self._forced = _with_engine(self.config, address), {address: store.forced()}
 
     def _fit(self, store: Store) -> None:
         """An engine that this configuration can't play goes, rather than that nothing is heard."""
@@ -113,8 +124,7 @@ class Caretaker:
             except (ConfigError, BundleError) as error:
                 store.rollback(str(error))
                 self._say(f"engine {current[:12]} is taken back: {error}")
-                self.config = _with_engine(self.config, str(store.active()))
-        self._forced = store.forced()
+                self._begin_with(store)
 
     # Orders
 
@@ -142,16 +152,24 @@ class Caretaker:
     def _begin(self, doing: str, steps: Callable[[Store], Steps]) -> Answer:
         if self.store is None or self._lock is None:
             raise OrderError(f"this pedal plays {self.config.engine.bundle}, not what is flashed: set [engine] bundle to \"current\"")
-        if self.task.steps is not None:
-            raise OrderError(f"{self.task.doing!r} is still under way: {self.task.line or 'wait a moment'}")
-        self.task = Task(doing, steps(self.store), "begun")
+        if self.ordered.steps is not None:
+            raise OrderError(f"{self.ordered.doing!r} is still under way: {self.ordered.line or 'wait a moment'}")
+        self.ordered = Task(doing, steps(self.store), "begun")
+        self._next()
         return {"line": f"{doing}: begun"}
 
+    def _next(self) -> None:
+        """What is ordered waits for the end of what the pedal does by itself."""
+        if self.task.steps is None and self.ordered.steps is not None:
+            self.task = self.ordered
+
     def _task_facts(self, pedal: Supervisor) -> Answer:
-        """How far it is, and what somebody is asked meanwhile: with a switch, or by word where there is none."""
-        task, consent = self.task, pedal.playing.consent
+        """How far the last order is, whatever the pedal has done by itself since; and what somebody is asked meanwhile: with a switch,
+        or by word where there is none."""
+        task, consent = self.ordered, pedal.playing.consent
         asks = consent.what if consent.asked else ""
-        facts = {"doing": task.doing, "line": task.line, "finished": task.steps is None, "failed": task.failed}
+        line = task.line if task.steps is None else self.task.line
+        facts = {"doing": task.doing, "line": line, "finished": task.steps is None, "failed": task.failed}
         return {**facts, "asks": asks, "by_word": not has_switches(pedal)}
 
     def _consent(self, pedal: Supervisor) -> Answer:
@@ -178,6 +196,7 @@ class Caretaker:
             pedal.playing.consent.close()
             level = logging.WARNING if self.task.failed else logging.INFO
             log.log(level, "%s: %s", self.task.doing, self.task.line, extra=about("engine", doing=self.task.doing, failed=self.task.failed))
+            self._next()
 
     def _activate(self, store: Store, pedal: Supervisor, what: str, licence: Licence) -> Steps:
         if what == FACTORY:
@@ -192,9 +211,11 @@ class Caretaker:
             yield from self._agreed(pedal, f"activate {held.manifest.name}?")
             yield from off(lambda: store.agree(held.digest))
         if not licence.later:
+            self._forced[str(held.path)] = forced
             yield from self._take_over(pedal, str(held.path))
         yield from off(lambda: store.activate(held.digest, forced, licence.downgrade))
-        self._forced = forced
+        if forced:
+            log.warning("%s plays without a certificate, as its owner wants it: %s", held, forced, extra=about("forced", why=forced))
         minutes = pedal.config.store.healthy_minutes
         return f"{held} is on trial for {minutes:g} minutes" + (", from the next start on" if licence.later else "")
 
@@ -204,7 +225,8 @@ class Caretaker:
 
     def _hear(self, store: Store, pedal: Supervisor) -> Steps:
         """What the disk says is what is heard; if it can't be otherwise, by a start from the beginning."""
-        address, self._forced = str(store.active()), store.forced()
+        address = str(store.active())
+        self._forced[address] = store.forced()
         try:
             yield from self._take_over(pedal, address)
         except (TakeoverError, StoreError) as error:
@@ -263,7 +285,6 @@ class Caretaker:
             digest = self._inbox.arrived.pop(0)
             self.task = Task("arrival", self._welcome(store, pedal, digest))
             return
-        pedal.playing.certified = not self._forced
         now = glance(pedal)
         if pedal.address != self._watched or self._watch is None:
             self._watched, self._watch = pedal.address, self._watcher(store, pedal, now)

@@ -91,6 +91,7 @@ class Observer:
             delay_ms=1000 * get(Control.DELAY_FRAMES) / spec.sample_rate,
             audio_restarts=pedal.audio.restarts,
             engine_restarts=pedal.engine_restarts,
+            forced=pedal.caretaker.forced(pedal.address),
             takeover=pedal.takeover.state.value,
             takeover_engine=pedal.takeover.engine,
             takeover_reason=pedal.takeover.reason,

@@ -84,6 +84,7 @@ class Service:
         self._fed_at = self._extended_at = float("-inf")
         self._flows = False
         self._stage: Stage | None = None
+        self._said = ""
         self._minute: MinuteLine | None = None
 
     @classmethod
@@ -131,11 +132,13 @@ class Service:
             self._notifier.send(f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1e6:.0f}")
 
     def _follow_stage(self, pedal: Supervisor) -> None:
-        stage = Stage.of(pedal, self._flows)
-        if stage is not self._stage:
-            self._stage = stage
-            self._notifier.send(f"STATUS={self._status(pedal)}")
-            log.info("%s", self._status(pedal), extra=about("stage", stage=stage.name.lower()))
+        before, self._stage = self._stage, Stage.of(pedal, self._flows)
+        status = self._status(pedal)
+        if status != self._said:
+            self._said = status
+            self._notifier.send(f"STATUS={status}")
+        if self._stage is not before:
+            log.info("%s", status, extra=about("stage", stage=self._stage.name.lower()))
 
     def _follow_card(self, pedal: Supervisor) -> None:
         reopens = pedal.counters.get(Counter.REOPENS)
@@ -147,6 +150,7 @@ class Service:
         if self._stage is Stage.WAITING:
             return f"{Stage.WAITING.value} {pedal.config.audio.port}"
         if self._stage is Stage.ENGINE:
-            return f"{pedal.spec.name} plays “{pedal.player.prompt}”"
+            forced = "" if pedal.playing.certified else ", without a certificate"
+            return f"{pedal.spec.name} plays “{pedal.player.prompt}”{forced}"
         assert self._stage
         return f"{self._stage.value}; engine {pedal.spec.name} is {pedal.slot.state.value}"

@@ -51,6 +51,7 @@ class Facts:
     delay_ms: float
     audio_restarts: int
     engine_restarts: int
+    forced: str = ""  # why it plays without a certificate, if its owner wanted it so
     takeover: str = "idle"  # how far another engine is on its way in the place of this one
     takeover_engine: str = ""
     takeover_reason: str = ""  # why it did not get there

@@ -68,6 +68,8 @@ def _rows(status: Snapshot) -> Iterator[tuple[str, str, str]]:
     audio, worker, limit = status["audio"], status["worker"], status["step_limit"]
     yield "deadlines", status["health"], STYLES[status["health"]]
     yield "engine", f"{status['engine']} ({status['state']}), “{status['prompt']}”, {status['delay_ms']:.0f} ms after the guitar", ""
+    if status["forced"]:
+        yield "certificate", f"none, and it plays because its owner wanted it so: {status['forced']}", "yellow"
     yield "played", f"{status['seconds']:.1f} s", ""
     steps = f"{status['steps']} wished" + (f", the governor allows {limit}" if limit else "") + f"; shed in {worker['shed']} blocks"
     yield "denoising steps", steps, "yellow" if limit else ""

@@ -65,15 +65,16 @@ class Recipe:
         return self.learning_rate * min(1, (step + 1) / self.warm_up_steps) * max(0.05, falling)
 
 
-def played(model: LMDM, batch: Batch, steps: int, seed: int, world: World) -> Batch:
+def played(model: LMDM, batch: Batch, recipe: Recipe, seed: int, world: World) -> Batch:
     """The same batch with a context that the model has made itself: it must learn to go on from its own mistakes, not from what no
     stream will ever hold (Self-Forcing, arXiv 2506.08009; here without gradient, beside the recorded target)."""
+    steps, amount = (1, 0.0) if recipe.regression else (recipe.own_steps, 1.0)
     follow = (~batch.jam).float()
     told = world.here(Conditions(batch.states, batch.pooled, present(batch.sketch, follow), present(batch.heard, 1 - follow)))
     sampling, blocks = Sampling(sampler.schedule(steps, sampler.Spacing.EVEN)), batch.target.shape[1] // model.config.block_latents
     noise = seeded_noise(seed, len(batch.target), model)
     with torch.no_grad(), world.autocast():
-        own = rollout(model, told, blocks, sampling, lambda block, step: world.here(noise(block, step)))
+        own = rollout(model, told, blocks, sampling, lambda block, step: amount * world.here(noise(block, step)))
     return replace(batch, own=own.float().cpu())
 
 
@@ -142,7 +143,7 @@ class Trainer:
         recipe, per_block = self.recipe, self.model.config.block_latents
         batch = self.pairs.batch(np.random.default_rng([recipe.seed, draw]), recipe.batch, recipe.blocks * per_block, per_block)
         if self.step >= recipe.own_from and np.random.default_rng([recipe.seed, draw, 1]).random() < recipe.own_context:
-            batch = played(self.model, batch, recipe.own_steps, draw, self.world)
+            batch = played(self.model, batch, recipe, draw, self.world)
         chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + draw)
         packed = pack(batch, recipe.drops, self.visible, recipe.blocks, per_block, chance, recipe.regression)
         with self.world.autocast():
@@ -247,7 +248,7 @@ def train(args: argparse.Namespace) -> None:
     world = distributed.join(args)
     torch.manual_seed(0)
     rate = FINE_TUNING_RATE if args.init_from else Recipe.learning_rate
-    own_context = 0.0 if args.regression or args.init_from else args.own_context  # those see no noise, and the corpus as latents
+    own_context = 0.0 if args.init_from else args.own_context  # a corpus of latents has no such contexts
     own_from = 0 if args.start_from else Recipe.own_from
     model = start(args)
     recipe = Recipe(

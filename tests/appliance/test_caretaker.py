@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from appliance.config import AudioConfig, Config, ConfigError, RealtimeConfig, p
 from appliance.main import RunOptions, Supervisor
 from appliance.orders import OrderError, send
 from appliance.report import Report
+from appliance.slot import SlotState
 from appliance.store import CURRENT, PREVIOUS, Store
 from engines.bundle import REFERENCE
+from hw.board import Colour
 from hw.file_audio import FileOptions, file_address
 from tests.appliance.stage_takeover import CLIP, DELAY, RATE, Story, active, played
 from tests.appliance.stage_takeover import second_bundle as bundle_called
@@ -82,6 +85,12 @@ def play(config: Config, script: Callable[[Supervisor], Iterator[Wait]], patient
     return pedal.run(), pedal
 
 
+def shown(pedal: Supervisor) -> Colour:
+    """The status light, while the engine plays."""
+    assert pedal.slot.state is SlotState.ACTIVE
+    return pedal.playing.show(time.monotonic(), pedal.slot.state, pedal.observer.health)[0].status.colour
+
+
 def store_of(folder: Path) -> Store:
     return Store(folder / "engines")
 
@@ -108,7 +117,8 @@ def test_an_engine_goes_live_on_trial_becomes_good_and_a_worse_one_goes_by_itsel
         yield shell.done
         lines.append(shell.line)
         assert pedal.spec.name == "second" and store.trial() and store.forced().startswith("no certificate")
-        yield lambda: not pedal.playing.certified
+        yield lambda: shown(pedal) == Colour.AMBER
+        assert pedal.observer.snapshot(pedal)["forced"].startswith("no certificate")
         # good after healthy minutes
         yield lambda: store.trial() is None
         yield shell.done
@@ -140,15 +150,27 @@ def test_an_engine_goes_live_on_trial_becomes_good_and_a_worse_one_goes_by_itsel
         yield shell.order("rollback")
         yield shell.done
         lines.append(shell.line)
+        yield lambda: shown(pedal) == Colour.GREEN
+        assert pedal.observer.snapshot(pedal)["forced"] == ""
+        # forced for the next start: until then the light speaks of what plays now
+        yield shell.order("activate", digest="second", force=True, restart=True)
+        yield shell.done
         yield played(pedal, 2)
+        assert shown(pedal) == Colour.GREEN and store.forced().startswith("no certificate")
 
     report, pedal = play(configured(runtime), script)
     assert [line.partition(":")[0] for line in lines[:1]] == ["refused"] and "no certificate" in lines[0]
     assert f"second 1 ({second[:12]}) is on trial for 0.05 minutes" in lines[1] or "is on trial" in lines[1]
     assert "is good: 0.05" in lines[2] and "third" in lines[3] and "is on trial" in lines[3]
     assert lines[4] == "second plays" and "in use" in lines[5] and f"1 engines are removed: {third[:12]}" in lines[6]
-    assert lines[7] == f"{pedal.spec.name} plays" and pedal.address == str(REFERENCE) and store.active() == REFERENCE
+    assert lines[7] == f"{pedal.spec.name} plays" and pedal.address == str(REFERENCE) and store.link(PREVIOUS) == ""
     assert report.silent_frames == 0, "the guitar's answer never stopped"
+
+    def next_start(pedal: Supervisor) -> Iterator[Wait]:
+        yield lambda: shown(pedal) == Colour.AMBER
+        assert pedal.spec.name == "second"
+
+    play(configured(runtime), next_start)
 
 
 def test_a_question_that_nobody_answers_changes_nothing(runtime: Path) -> None:

@@ -70,7 +70,7 @@ class Playing:
         self.controls, self.counters = Controls(self.memory.controls), Counters(self.memory.counters)
         self.controls.set(Control.DELAY_FRAMES, DELAY)
         self.slot, self.player = SimpleNamespace(state=SlotState.STARTING), SimpleNamespace(prompt="choir")
-        self.spec = SimpleNamespace(name="reference")
+        self.spec, self.playing = SimpleNamespace(name="reference"), SimpleNamespace(certified=True)
         self.config = SimpleNamespace(audio=SimpleNamespace(port="alsa:hw:USB"))
         self.manager = manager
         self.service = Service(Notifier(manager.address), watchdog_seconds, lambda: self.now)
@@ -122,9 +122,14 @@ def test_each_stage_is_told_once(manager: Manager, caplog: pytest.LogCaptureFixt
         for state in (SlotState.READY, SlotState.ACTIVE, SlotState.ACTIVE, SlotState.DEAD):
             pedal.slot.state = state
             stages += [line for line in pedal.turn(10) if line.startswith("STATUS")]
-    assert stages == ["STATUS=reference plays “choir”", "STATUS=plain delay; engine reference is dead"]
+    ready, dead = (f"STATUS=plain delay; engine reference is {state}" for state in ("ready", "dead"))
+    assert stages == [ready, "STATUS=reference plays “choir”", dead]
     told = [record.journal_fields["stage"] for record in caplog.records if record.journal_fields["event"] == "stage"]  # type: ignore[attr-defined]
     assert told == ["waiting", "dry", "delay", "engine", "delay"]
+    pedal.slot.state = SlotState.ACTIVE
+    pedal.turn(10)
+    pedal.spec.name, pedal.playing.certified = "choir", False
+    assert pedal.turn(10) == ["STATUS=choir plays “choir”, without a certificate"], "another engine is no other stage"
     assert list(Stage) == [Stage.WAITING, Stage.DRY, Stage.DELAY, Stage.ENGINE]
 
 

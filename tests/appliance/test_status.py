@@ -57,6 +57,8 @@ def test_the_table_shows_what_matters(stage: Stage) -> None:
     found = text(status_of(stage))
     for part in ("fallback", "“choir”", "starved 1", "4 wished", "2; card opened again 0 times", "60 °C, 2000 MHz", "123.0 ms"):
         assert part in found, part
+    assert "certificate" not in found
+    assert "none, and it plays because its owner wanted it so: void: period" in text({**status_of(stage), "forced": "void: period changed"})
 
 
 def test_asking_over_the_socket(stage: Stage, tmp_path: Path) -> None:
