@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
-for module, package in (("starlette", "starlette"), ("uvicorn", "uvicorn")):
-    pytest.importorskip(module, reason=f"{package} is not installed (pip install 'ghostnote[web]')")
+
+@pytest.fixture(autouse=True, scope="session")
+def packages() -> None:
+    for name in ("starlette", "uvicorn"):
+        if not find_spec(name):
+            pytest.skip(f"{name} is not installed (pip install 'ghostnote[web]')")

@@ -27,6 +27,7 @@ pytestmark = [
 CONFIG = '[engine]\nbundle = "current"\nkeys = "{keys}"\nsteps = 1\nbudget_ms = 1500\n[store]\nhealthy_minutes = 0.05'
 SOAK = ["--minutes", "0.1", "--load", "none"]
 PLAYS_SECONDS = 120.0
+ARRIVAL, CHANGE = "#upload .line", "#engines > .line"  # what became of an upload, and of an activation
 
 
 @dataclass
@@ -34,19 +35,16 @@ class Flashing:
     home: Home
     page: Page
 
-    @property
-    def line(self) -> str:
-        return self.page.text("#engines > .line")
-
     def upload(self, path: Path) -> None:
-        self.page.run("document.querySelector('#engines > .line').textContent = ''")
+        self.page.run(f"document.querySelector({ARRIVAL!r}).textContent = ''")
         self.page.choose_file("#bundle", path)
         self.page.click("#upload button")
 
-    def ends(self, words: str, bad: bool = False) -> None:
-        """The section's line, once it is the last one."""
+    def ends(self, where: str, words: str, bad: bool = False) -> str:
+        """The line, once it is the last one."""
         has = f"e => e.textContent.includes({words!r}) && e.classList.contains('bad') == {str(bad).lower()}"
-        self.page.wait(f"[document.querySelector('#engines > .line')].some({has})", PLAYS_SECONDS)
+        self.page.wait(f"[document.querySelector({where!r})].some({has})", PLAYS_SECONDS)
+        return self.page.text(where)
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +64,11 @@ def flashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashing]:
 def test_a_signed_engine_is_taken_in_and_listed_and_not_yet_played(flashing: Flashing, tmp_path: Path) -> None:
     toy = write_toy(tmp_path / "toy.ghost")
     flashing.upload(tmp_path / "toy.ghost")
-    flashing.ends(f"toy 3 ({toy.digest[:12]}) is on the pedal; before it plays, somebody at the pedal must hold a footswitch")
+    flashing.ends(ARRIVAL, f"toy 3 ({toy.digest[:12]}) is on the pedal; before it plays, somebody at the pedal must hold a footswitch")
     item = flashing.page.text(f'[data-digest="{toy.digest}"]')
     assert "toy 3" in item and f"signed by {KEY.public.name}" in item and "no certificate on this device" in item
     flashing.page.click(f'[data-digest="{toy.digest}"] button')
-    flashing.ends("certificate", bad=True)
-    assert "run `ghostnote certify`" in flashing.line or "certify" in flashing.line
+    assert "run `ghostnote certify" in flashing.ends(CHANGE, "certificate", bad=True)
     assert fetch(flashing.home.folder / "ghostnote" / "status.sock")["engine"] == "reference"
 
 
@@ -80,14 +77,13 @@ def test_one_that_the_owner_does_not_trust_is_refused_with_the_stores_line(flash
     name = f"{signed_by.replace(' ', '-')}.ghost"
     toy = write_toy(tmp_path / name, STRANGER if signed_by == "a stranger" else None, author=signed_by)
     flashing.upload(tmp_path / name)
-    flashing.ends(name, bad=True)
-    assert flashing.line == (flashing.home.inbox / "refused" / f"{name}.txt").read_text().strip()
+    assert flashing.ends(ARRIVAL, name, bad=True) == (flashing.home.inbox / "refused" / f"{name}.txt").read_text().strip()
     assert not flashing.page.run(f"Boolean(document.querySelector('[data-digest=\"{toy.digest}\"]'))")
 
 
 def test_there_is_nothing_to_go_back_to(flashing: Flashing) -> None:
     flashing.page.click("#rollback")
-    flashing.ends("there is none to go back to", bad=True)
+    flashing.ends(CHANGE, "there is none to go back to", bad=True)
 
 
 @pytest.mark.slow
@@ -96,12 +92,12 @@ def test_flashed_certified_agreed_to_and_played(flashing: Flashing, tmp_path: Pa
     home, page, socket = flashing.home, flashing.page, flashing.home.folder / "ghostnote" / "orders.sock"
     another = signed_copy(tmp_path / "another.ghost")
     flashing.upload(tmp_path / "another.ghost")
-    flashing.ends(f"({another.digest[:12]}) is on the pedal")
+    flashing.ends(ARRIVAL, f"({another.digest[:12]}) is on the pedal")
     certify = [sys.executable, "-m", "appliance", "certify", another.digest, *SOAK, "--config", str(home.toml)]
     done = subprocess.run(certify, cwd=REPO, env=home.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     page.click(f'[data-digest="{another.digest}"] button')
-    flashing.ends("Hold the last footswitch")
+    flashing.ends(CHANGE, "Hold the last footswitch")
 
     def agrees() -> bool:
         try:
@@ -110,13 +106,13 @@ def test_flashed_certified_agreed_to_and_played(flashing: Flashing, tmp_path: Pa
             return False
 
     until(agrees)
-    flashing.ends("is on trial")
+    flashing.ends(CHANGE, "is on trial")
     page.wait(f"document.querySelector('[data-digest=\"{another.digest}\"]').ariaCurrent == 'true'")
     assert "PASS" in page.text(f'[data-digest="{another.digest}"]')
     page.click(f'[data-digest="{another.digest}"] summary')
     page.wait(f"document.querySelector('[data-digest=\"{another.digest}\"] img')?.naturalWidth > 100")
     page.click("#rollback")
-    flashing.ends("reference plays")
+    flashing.ends(CHANGE, "reference plays")
     page.wait("document.querySelector('#engine-list li[aria-current=true]').innerText.includes('factory')")
 
 

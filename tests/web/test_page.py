@@ -164,7 +164,7 @@ def test_a_bundle_is_uploaded_with_progress(home: Home, page: Page, tmp_path: Pa
     page.choose_file("#bundle", bundle)
     page.click("#upload button")
     page.wait("window.shares.some(share => share > 0.05 && share < 0.95)")
-    page.wait("document.querySelector('#engines > .line').textContent.includes('tiny.ghost waits for the store')")
+    page.wait("document.querySelector('#upload .line').textContent.includes('tiny.ghost waits for the store')")
     page.call("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1)
     shares = page.run("window.shares")
     assert shares == sorted(shares) and shares[-1] == 1
@@ -181,8 +181,8 @@ def test_a_broken_one_is_refused_with_its_line(home: Home, browser: Browser, web
     other.wait("document.querySelector('#engine-list li')")
     other.choose_file("#bundle", bundle)
     other.click("#upload button")
-    other.wait("document.querySelector('#engines > .line.bad')?.textContent.includes('broken.ghost')")
-    assert other.text("#engines > .line").startswith("broken.ghost") and not list(home.inbox.iterdir())
+    other.wait("document.querySelector('#upload .line.bad')?.textContent.includes('broken.ghost')")
+    assert other.text("#upload .line").startswith("broken.ghost") and not list(home.inbox.iterdir())
     browser.close(other)
 
 

@@ -3,7 +3,9 @@
 import { act, byId, make } from "./dom.js";
 import { ask, tell, upload } from "./talk.js";
 
-const section = byId("engines"), form = byId("upload"), bar = byId("progress"), line = section.querySelector(":scope > .line");
+const section = byId("engines"), form = byId("upload"), bar = byId("progress");
+// Two, so that an upload on its way does not talk over why an engine can't play.
+const line = section.querySelector(":scope > .line"), arrival = form.querySelector(".line");
 const SLOTS = { current: "plays", previous: "the one before", factory: "from the factory", trial: "on trial" };
 const LOOK_AGAIN_MS = 700, LOOK_AT_MOST = 170;
 let mostBytes = Infinity;
@@ -68,11 +70,11 @@ byId("rollback").addEventListener("click", (event) => act(line, event.currentTar
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const file = byId("bundle").files[0];
-  act(line, form.querySelector("button"), async () => {
+  act(arrival, form.querySelector("button"), async () => {
     if (file.size > mostBytes) throw new Error(`${file.name} is larger than ${(mostBytes / 1e6).toFixed(0)} MB: [web] upload_mb says what is taken`);
     bar.hidden = false;
     try {
-      line.textContent = (await upload(`/api/inbox/${encodeURIComponent(file.name)}`, file, (share) => (bar.value = share))).line;
+      arrival.textContent = (await upload(`/api/inbox/${encodeURIComponent(file.name)}`, file, (share) => (bar.value = share))).line;
     } finally {
       bar.hidden = true;
     }
@@ -89,7 +91,7 @@ async function verdict(name) {
       await showEngines();
       return said;
     }
-    line.textContent = said;
+    arrival.textContent = said;
     await later();
   }
   throw new Error(`${name} is still in the inbox: is the pedal running?`);
