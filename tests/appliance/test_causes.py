@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import time
+import mmap
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,16 +69,36 @@ def test_use_is_the_difference_of_two_samples() -> None:
     assert usual_use([Use(1.0, 10.0), Use(3.0, 30.0), Use(2.0, 90.0)]).cpu_ms == 30.0 and usual_use([]) == Use(0.0)
 
 
-def test_this_process() -> None:
-    before = Vitals().sample({"self": os.getpid(), "gone": 1 << 30})
-    pages = bytearray(8 << 20)
-    end = time.thread_time() + 0.05
-    while time.thread_time() < end:
-        pages[0] = 1
-    use = use_between(before, Vitals().sample({"self": os.getpid()}), "self")
-    assert "gone" not in before.processes and before.processes["self"].state == "R"
-    assert 45 <= use.cpu_ms <= use.window_ms * os.cpu_count() + 5  # type: ignore[operator]
-    assert use.minor_faults >= 1000
+WORK = """
+import contextlib, mmap, time
+pages = mmap.mmap(-1, 8 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+with contextlib.suppress(OSError):  # a kernel without huge pages
+    pages.madvise(mmap.MADV_NOHUGEPAGE)
+print(flush=True)
+input()
+end = time.process_time() + 0.05
+for at in range(0, len(pages), mmap.PAGESIZE):
+    pages[at] = 1
+while time.process_time() < end:
+    pass
+print(flush=True)
+input()
+"""
+
+
+def test_a_real_process() -> None:
+    """One of its own: here are threads that end meanwhile, and memory that has been touched before."""
+    with subprocess.Popen([sys.executable, "-c", WORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        process.stdout.readline()
+        before = Vitals().sample({"it": process.pid, "gone": 1 << 30})
+        print(file=process.stdin, flush=True)
+        process.stdout.readline()
+        use = use_between(before, Vitals().sample({"it": process.pid}), "it")
+        print(file=process.stdin, flush=True)
+    assert "gone" not in before.processes and before.processes["it"].state in "RS"
+    assert 45 <= use.cpu_ms <= use.window_ms + 10, "it has one thread"
+    assert use.minor_faults * mmap.PAGESIZE >= 7 << 20
 
 
 def test_a_machine_is_read_from_its_folders(tmp_path: Path) -> None:
