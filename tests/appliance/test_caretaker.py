@@ -85,9 +85,10 @@ def play(config: Config, script: Callable[[Supervisor], Iterator[Wait]], patient
     return pedal.run(), pedal
 
 
-def shown(pedal: Supervisor) -> Colour:
-    """The status light, while the engine plays."""
-    assert pedal.slot.state is SlotState.ACTIVE
+def shown(pedal: Supervisor) -> Colour | None:
+    """The status light, once the engine plays."""
+    if pedal.slot.state is not SlotState.ACTIVE:
+        return None
     return pedal.playing.show(time.monotonic(), pedal.slot.state, pedal.observer.health)[0].status.colour
 
 
