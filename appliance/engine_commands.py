@@ -145,6 +145,7 @@ class EngineCommands:
             with part.open("wb") as file:
                 while piece := self.source.read(1 << 20):
                     file.write(piece)
+            part.chmod(0o644)  # the pedal's to read, whatever the umask
             part.rename(target)
         except OSError as error:
             part.unlink(missing_ok=True)

@@ -39,11 +39,13 @@ def inbox_of(store: Path) -> Path:
 
 
 def make_inbox(store: Path) -> Path:
-    """For the pedal's user and group: whoever may give orders may lay a bundle here. Raises OSError."""
+    """For the pedal's user and group: whoever may give orders may lay a bundle here. Raises OSError.
+
+    Who lays one here lets everybody read it: a folder that gives its group to what is in it is not permitted to a service."""
     inbox = inbox_of(store)
     (inbox / REFUSED).mkdir(parents=True, exist_ok=True)
-    if stat.S_IMODE(inbox.stat().st_mode) != 0o2770:
-        inbox.chmod(0o2770)
+    if stat.S_IMODE(inbox.stat().st_mode) & 0o777 != 0o770:
+        inbox.chmod(0o770)
     return inbox
 
 

@@ -100,7 +100,7 @@ def until(watch: InboxWatch, so: Callable[[], bool]) -> list[str]:
 
 def test_the_watch_starts_a_process_of_its_own_once_for_each_file(store: Store, keys: Path) -> None:
     watch, inbox = InboxWatch(store.folder, keys), store.folder / "inbox"
-    assert stat.S_IMODE(inbox.stat().st_mode) == 0o2770
+    assert stat.S_IMODE(inbox.stat().st_mode) == 0o770
     (inbox / ".hidden.ghost").write_bytes(b"on its way")
     for _ in range(5):
         watch.tick()
