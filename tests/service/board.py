@@ -1,12 +1,15 @@
 """The board inside the container: the real firmware under the unix MicroPython, plugged in and unplugged, pressed and looked at.
 
-    python3 board.py CLONE       stdin: `plug`, `unplug`, `press N`, `relay`      stdout: one line in answer to each
+    python3 board.py CLONE       stdin: `plug`, `unplug`, `press N`, `hold N`, `look`      stdout: a line in answer to each
+
+The answer is JSON: whether the relay has the pedal in the signal path, and the lights' colours.
 
 Its name is /dev/ghostnote-board, as udev's rules give it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -14,7 +17,7 @@ import time
 from pathlib import Path
 
 NAME = Path("/dev/ghostnote-board")
-PRESS_SECONDS = 0.1
+PRESS_SECONDS, HOLD_SECONDS = 0.1, 3.5
 
 
 def main(clone: str) -> None:
@@ -35,11 +38,11 @@ def main(clone: str) -> None:
             permit(rig.device)
         elif word == "unplug":
             rig.unplug()
-        elif word == "press":
+        elif word in ("press", "hold"):
             rig.press(int(rest[0]))
-            time.sleep(PRESS_SECONDS)
+            time.sleep(PRESS_SECONDS if word == "press" else HOLD_SECONDS)
             rig.release(int(rest[0]))
-        print(f"relay {int(rig.relay)}", flush=True)
+        print(json.dumps([rig.relay, rig.colours]), flush=True)
     rig.close()
 
 

@@ -1,10 +1,13 @@
 """A guitarist and an amp inside the container, at the two ends of a sound card made of FIFOs.
 
-    python3 cable.py FOLDER        stdin: `stall`, `play`      stdout: `ready`, then one JSON line per silence that has ended
+    python3 cable.py FOLDER        stdin: `stall`, `play`, `soft`, `loud`, `record FILE`, `done`
+                                   stdout: `ready`, then JSON lines: one per silence that has ended, one per recording
 
 ALSA's file plugin reads FOLDER/guitar and writes FOLDER/amp, and nothing else: so the guitar's FIFO is the card's clock, and a read
 from it while the guitarist stalls hangs inside libasound for ever, as from a card that is gone. The guitar is never silent; what is
-not heard for SILENCE_SECONDS at the amp is a silence, told with the times at which it began and ended (CLOCK_MONOTONIC).
+not heard for SILENCE_SECONDS at the amp is a silence, told with the times at which it began and ended (CLOCK_MONOTONIC). A recording
+is all that the amp hears from then on, told with the time at which it began and the periods of guitar that the card had no room for: who
+looks for clicks looks where there are none.
 
 Needs nothing but Python.
 """
@@ -14,20 +17,30 @@ from __future__ import annotations
 import fcntl
 import gc
 import json
+import math
 import os
 import select
 import struct
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 RATE_HZ, PERIOD_FRAMES = 44_100, 128
 SILENCE_SECONDS = 0.06
 QUEUE_BYTES = 4_096  # what the card holds of a guitar that nobody hears: 46 ms
-GUITAR = [
-    struct.pack(f"<{PERIOD_FRAMES}h", *(8_000 if (frame + turn) % 50 < 25 else -8_000 for frame in range(PERIOD_FRAMES)))
-    for turn in range(50)
-]
+WAVE_FRAMES, SOFT, LOUD = 100, 8_000, 31_000  # a low tone: from one sample to the next it never goes far
+TURNS = 25  # periods after which the wave begins as it did
+
+
+def tone(loud: int) -> list[bytes]:
+    """Periods, one after the other."""
+    wave = [round(loud * math.sin(2 * math.pi * at / WAVE_FRAMES)) for at in range(WAVE_FRAMES)]
+    frames = [wave[at % WAVE_FRAMES] for at in range(TURNS * PERIOD_FRAMES)]
+    return [struct.pack(f"<{PERIOD_FRAMES}h", *frames[at : at + PERIOD_FRAMES]) for at in range(0, len(frames), PERIOD_FRAMES)]
+
+
+GUITARS = {"soft": tone(SOFT), "loud": tone(LOUD)}
 
 
 def fifo(path: Path, size: int) -> int:
@@ -40,16 +53,29 @@ def fifo(path: Path, size: int) -> int:
 
 
 class Amp:
-    """Listens; says when a silence is over."""
+    """Listens, says when a silence is over, and records."""
 
     def __init__(self, fd: int) -> None:
         self._fd, self._sound_at = fd, time.monotonic()
+        self._file: BinaryIO | None = None
+        self._began, self.lost = 0.0, 0
+
+    def record(self, name: str) -> None:
+        self._file, self._began, self.lost = open(name, "wb", buffering=0), time.monotonic(), 0  # noqa: SIM115
+
+    def done(self) -> None:
+        if self._file:
+            self._file.close()
+            self._file = None
+            print(json.dumps({"recorded": self._began, "lost": self.lost}), flush=True)
 
     def listen(self, now: float) -> None:
         try:
             heard = os.read(self._fd, 1 << 20)
         except BlockingIOError:
             return
+        if self._file:
+            self._file.write(heard)
         if not any(heard):
             return
         if now - self._sound_at > SILENCE_SECONDS:
@@ -62,19 +88,23 @@ def main(folder: Path) -> None:
     guitar, amp = fifo(folder / "guitar", QUEUE_BYTES), Amp(fifo(folder / "amp", 1 << 20))
     be_hardware()
     print("ready", flush=True)
-    began, turn, plays = time.monotonic(), 0, True
+    began, turn, plays, periods = time.monotonic(), 0, True, GUITARS["soft"]
     while True:
         due = began + turn * PERIOD_FRAMES / RATE_HZ
         if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
-            word = sys.stdin.readline().strip()
+            word, *rest = sys.stdin.readline().split() or [""]
             if not word:
                 return
-            plays = word == "play"
+            plays, periods = word == "play" or (plays and word != "stall"), GUITARS.get(word, periods)
+            if word == "record":
+                amp.record(*rest)
+            elif word == "done":
+                amp.done()
         now = time.monotonic()
         if now >= due:
             turn += 1
-            if plays:
-                play(guitar, turn)
+            if plays and not play(guitar, periods[turn % TURNS]):
+                amp.lost += 1
         amp.listen(now)
 
 
@@ -89,11 +119,12 @@ def be_hardware() -> None:
         print("cable: no real time", file=sys.stderr)
 
 
-def play(guitar: int, turn: int) -> None:
+def play(guitar: int, period: bytes) -> bool:
+    """Whether there was room for it."""
     try:
-        os.write(guitar, GUITAR[turn % len(GUITAR)])
+        return os.write(guitar, period) > 0
     except BlockingIOError:  # nobody hears it
-        pass
+        return False
 
 
 if __name__ == "__main__":

