@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 for name, value in {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "MPLBACKEND": "Agg"}.items():
     os.environ.setdefault(name, value)
@@ -15,6 +19,7 @@ settings.register_profile("ghostnote", derandomize=True, deadline=None, database
 settings.load_profile("ghostnote")
 
 _numbers = itertools.count()
+MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 32 << 20
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +27,13 @@ def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     """A pedal that a test runs keeps its presets and last state where no other test, and no player, finds them."""
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"state-{next(_numbers)}"))
+
+
+@pytest.fixture
+def quick_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where there is one: for tests that make and remove thousands of small files, and bring a disk of their own."""
+    if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ENOUGH_BYTES:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="ghostnote-", dir=MEMORY) as folder:
+        yield Path(folder)

@@ -92,18 +92,18 @@ def assert_kept(folder: Path, before: Kept, after: Kept) -> None:
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} <= {".toml"}
 
 
-def test_a_process_that_is_killed_at_any_step_loses_nothing_else(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_at_any_step_loses_nothing_else(quick_path: Path) -> None:
     """Each change is first made by a child that is killed at its first step, then by one killed at its second, and so on."""
     points, before = 0, Kept()
-    PresetStore(tmp_path)
+    PresetStore(quick_path)
     for change, after in session(CHANGES, SEED):
         for cut_at in range(1, 100):
             points += 1
-            if _killed(change, tmp_path, cut_at):
-                assert_kept(tmp_path, before, after)
+            if _killed(change, quick_path, cut_at):
+                assert_kept(quick_path, before, after)
                 continue
             break
-        assert_kept(tmp_path, after, after)
+        assert_kept(quick_path, after, after)
         before = after
     assert points >= 500, points
 
@@ -114,9 +114,9 @@ def _killed(change: Change, folder: Path, cut_at: int) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_disk_that_loses_what_was_not_synced_loses_nothing_else(tmp_path: Path, seed: int) -> None:
+def test_a_disk_that_loses_what_was_not_synced_loses_nothing_else(quick_path: Path, seed: int) -> None:
     points, before, chance = 0, Kept(), random.Random(seed)
-    folder, scene = tmp_path / "pedal", tmp_path / "before"
+    folder, scene = quick_path / "pedal", quick_path / "before"
     PresetStore(folder)
     for change, after in session(CHANGES, seed):
         shutil.copytree(folder, scene)
@@ -137,7 +137,7 @@ def test_a_disk_that_loses_what_was_not_synced_loses_nothing_else(tmp_path: Path
     assert points >= 500, points
 
 
-def test_the_losing_disk_would_find_a_careless_writer(tmp_path: Path) -> None:
+def test_the_losing_disk_would_find_a_careless_writer(quick_path: Path) -> None:
     """The same cuts against a program that writes in place, and one that renames before it syncs."""
 
     def in_place(path: Path, text: str, disk: Disk) -> None:
@@ -153,10 +153,10 @@ def test_the_losing_disk_would_find_a_careless_writer(tmp_path: Path) -> None:
         disk.rename(path.with_suffix(".new"), path)
 
     for careless in (in_place, rename_only):
-        found, path = set(), tmp_path / "x"
+        found, path = set(), quick_path / "x"
         for trial in range(60):
             path.write_text("old")
-            disk = LosingDisk(1 + trial % 5, tmp_path)
+            disk = LosingDisk(1 + trial % 5, quick_path)
             try:
                 careless(path, "new!", disk)
             except PowerCut:
