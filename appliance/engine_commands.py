@@ -42,6 +42,7 @@ from engines.bundle import Bundle, BundleError, read_spec
 POLL_SECONDS = 0.1
 INBOX_SECONDS = 120.0
 FROM_STDIN = "-"
+PIPED_COLUMNS = 200  # a script that reads the list finds an engine in a line
 
 
 def add_engine_actions(actions: Commands, out: Console) -> None:
@@ -187,7 +188,7 @@ class EngineCommands:
             manifest, key = held.manifest, held.origin.key or "nobody"
             state = held.state + ("" if held.origin.consent else ", waits for consent")
             table.add_row(manifest.name, str(manifest.number), held.digest[:12], ", ".join(held.slots), state, key)
-        self.out.print(table, highlight=False)
+        self.out.print(table, highlight=False, crop=False, width=None if self.out.is_terminal else PIPED_COLUMNS)
         trial, forced = self.store.trial(), self.store.forced()
         if trial:
             self._say(f"on trial since {trial.since}, started {trial.starts} times")
