@@ -188,7 +188,9 @@ class EngineCommands:
             manifest, key = held.manifest, held.origin.key or "nobody"
             state = held.state + ("" if held.origin.consent else ", waits for consent")
             table.add_row(manifest.name, str(manifest.number), held.digest[:12], ", ".join(held.slots), state, key)
-        self.out.print(table, highlight=False, crop=False, width=None if self.out.is_terminal else PIPED_COLUMNS)
+        if not self.out.is_terminal:
+            self.out.width = PIPED_COLUMNS
+        self.out.print(table, highlight=False)
         trial, forced = self.store.trial(), self.store.forced()
         if trial:
             self._say(f"on trial since {trial.since}, started {trial.starts} times")
