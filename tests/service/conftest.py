@@ -28,7 +28,8 @@ AmbientCapabilities=CAP_SYS_NICE CAP_IPC_LOCK
 # container has not got; this asks for as much by the session's own niceness, where there is such a thing.
 SHARE = """
 [Service]
-ExecStartPost=-+/bin/sh -c "echo -15 >/proc/$MAINPID/autogroup"
+ExecStart=
+ExecStart=/bin/sh -c "echo -15 >/proc/self/autogroup; exec /opt/ghostnote/current/bin/ghostnote run --config /etc/ghostnote/ghostnote.toml"
 """
 # A file plugin writes what it captures to its file too: with one for both directions, the amp would hear the guitar past the pedal.
 ASOUND = f"""
