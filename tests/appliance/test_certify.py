@@ -21,6 +21,7 @@ from appliance import certificate
 from appliance.certificate import CertificateError, check, read
 from appliance.certify import CHANGE_SECONDS, SoakJob, certify, golden_lines, script, soak_config
 from appliance.certify_command import engine_of
+from appliance.cli import main
 from appliance.conditions import certified, clock_limits, conditions_now, governors
 from appliance.config import Config, parse_config
 from appliance.device_key import DeviceKey
@@ -29,6 +30,7 @@ from appliance.gpu_check import Line
 from appliance.report import Report, Session, collect
 from appliance.shared import LEDGER, Layout, SharedMemory
 from appliance.soaked import MARGIN, Findings, course, reasons, steps_allowed
+from appliance.status import StatusError, fetch
 from appliance.vitals import MachineVitals
 from engines.bundle import REFERENCE, Bundle, BundleError, read_spec, write_bundle
 from engines.engine import EngineSpec
@@ -36,7 +38,7 @@ from tests.appliance.test_certificate import CONDITIONS, MEASURED
 from tests.appliance.test_disturbance import alive, until
 
 REPO = Path(__file__).parents[2]
-SOAK_SECONDS = 9.0
+SOAK_SECONDS = 6.0
 SPEC = EngineSpec("x", 44_100, 16_384, 0, ("a", "b", "c"), 4, 16)
 MS = 1_000_000
 
@@ -57,6 +59,14 @@ def command(folder: Path, *arguments: str, minutes: float = SOAK_SECONDS / 60) -
 
 def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "XDG_RUNTIME_DIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "160"}
+
+
+def answered(socket: Path) -> int:
+    """Blocks, by the pedal that plays."""
+    try:
+        return int(fetch(socket)["worker"]["generated"])
+    except StatusError:
+        return 0
 
 
 def descendants(pid: int) -> set[int]:
@@ -104,14 +114,18 @@ def test_a_soak_under_load_gives_a_certificate(echo: tuple[Path, subprocess.Comp
 
 
 @pytest.mark.system
-def test_a_shown_certificate_and_a_tampered_one(echo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    path = echo[0] / "state/engines/certificates/echo.json"
-    shown = subprocess.run(command(echo[0], "--show", str(path)), cwd=REPO, capture_output=True, text=True, env=environment(tmp_path))
-    assert shown.returncode == 0 and "PASS" in shown.stdout and "void if changed" in shown.stdout
+def test_a_shown_certificate_and_a_tampered_one(
+    echo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, config = echo[0] / "state/engines/certificates/echo.json", ["--config", str(echo[0] / "pedal.toml")]
+    assert main(["certify", *config, "--show", str(path)]) == 0
+    shown = capfd.readouterr().out
+    assert "PASS" in shown and "void if changed" in " ".join(shown.split())
     other = tmp_path / "other.json"
     other.write_text(path.read_text().replace('"late": 0', '"late": 1', 1))
-    shown = subprocess.run(command(echo[0], "--show", str(other)), cwd=REPO, capture_output=True, text=True, env=environment(tmp_path))
-    assert shown.returncode == 2 and shown.stderr.count("\n") == 1 and "is not what its key has signed" in shown.stderr
+    assert main(["certify", *config, "--show", str(other)]) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "is not what its key has signed" in said
 
 
 @pytest.mark.system
@@ -165,8 +179,7 @@ def test_it_works_while_the_pedal_plays(tmp_path: Path, echo: tuple[Path, subpro
     play = [sys.executable, "-m", "appliance", "run", "--config", str(tmp_path / "playing.toml"), "--report", str(tmp_path / "report.json")]
     with subprocess.Popen(play, cwd=REPO, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as pedal:
         try:
-            assert until((tmp_path / "ghostnote/status.sock").exists, 30)
-            time.sleep(3.0)
+            assert until(lambda: answered(tmp_path / "ghostnote/status.sock") >= 2, 60)
             done = subprocess.run(
                 command(tmp_path, "echo", "--load", "none", minutes=0.05),
                 cwd=REPO,

@@ -91,7 +91,7 @@ def answered(ring: Path) -> int:
     return int((FlightRing.open(ring).heads()["mode"] == BlockMode.GENERATED).sum())
 
 
-@pytest.mark.parametrize("blocks", [24, pytest.param(130, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("blocks", [16, pytest.param(130, marks=pytest.mark.slow)])
 def test_all_processes_killed_at_once_and_every_block_is_made_again(tmp_path: Path, blocks: int, capfd: pytest.CaptureFixture[str]) -> None:
     run = Run(tmp_path, 4.0 * blocks)
     with run.start() as pedal:

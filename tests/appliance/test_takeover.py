@@ -248,7 +248,7 @@ def test_an_old_engine_that_dies_meanwhile_does_not_stop_the_new_one(tmp_path: P
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_many_takeovers_leave_nothing_behind(tmp_path: Path, times: int) -> None:
     left: list[tuple[int, int, int]] = []
 
