@@ -27,7 +27,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync", "--disable-extensions", "--disable-dev-shm-usage", "--disable-breakpad"]
 FLAGS += ["--hide-scrollbars", "--remote-debugging-pipe"]
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 # Chromium looks for its pipes at 3 and 4.
 MOVE = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execvp(sys.argv[3], sys.argv[3:])"
 AT_ITS_PLACE = [sys.executable, "-c", MOVE]

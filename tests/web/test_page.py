@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import itertools
 import json
 import re
 import threading
@@ -16,6 +15,7 @@ import pytest
 
 from appliance.presets import Place, Preset, PresetStore, Sound
 from appliance.status import fetch
+from appliance.web.live import EVERY_SECONDS
 from tests.appliance.tiny_engines import tiny
 from tests.web import browser as chromium
 from tests.web.browser import Browser, Page, open_browser
@@ -96,18 +96,22 @@ def test_chart_and_levels_move(home: Home, page: Page) -> None:
 
 
 def test_however_many_look_the_pedal_is_asked_once(web: Web, browser: Browser, page: Page) -> None:
-    """Two pages get the same figures at the same moments."""
+    """Two that look get the very same answers, at most four in a second."""
     other = browser.page()
     other.go(f"http://{web.host}/")
     script = """new Promise(done => {
-        const source = new EventSource("/api/live"), found = [];
-        source.onmessage = (event) => {
-            found.push(JSON.parse(event.data).seconds);
-            if (found.length == 8) { source.close(); done(found); }
-        };
+        const began = performance.now(), found = [[], []], sources = found.map(() => new EventSource("/api/live"));
+        sources.forEach((source, number) => (source.onmessage = (event) => {
+            found[number].push(event.data);
+            if (found.some(heard => heard.length < 8)) return;
+            sources.forEach(one => one.close());
+            done({found, seconds: (performance.now() - began) / 1000});
+        }));
     })"""
-    seconds = other.run(script)
-    assert all(0.2 < later - earlier < 5 for earlier, later in itertools.pairwise(seconds[1:])), seconds
+    said = other.run(script)
+    one, another = (heard[:8] for heard in said["found"])
+    assert sum(answer in one for answer in another) >= 5, "one may begin a little later, or be a little slower"
+    assert max(map(len, said["found"])) <= 2 + said["seconds"] / EVERY_SECONDS
     browser.close(other)
 
 
