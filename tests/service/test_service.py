@@ -233,7 +233,7 @@ def test_fifty_restarts(pedal: Pedal) -> None:
 def test_uninstalled(container: Container, pedal: Pedal) -> None:
     container.run("/host/clone/deploy/install", "uninstall")
     assert "not-found" in container.show("LoadState")
-    assert container.run("ls", "/etc/ghostnote").split() == ["ghostnote.toml", "ghostnote.toml.example"]
+    assert container.run("ls", "/etc/ghostnote").split() == ["ghostnote.toml", "ghostnote.toml.example", "keys"]
     assert container.run("ls", "/opt", "/usr/local/bin").split() == ["/opt:", "/usr/local/bin:"]
     container.run("/host/clone/deploy/install", "uninstall", "--purge")
     assert not container.run("getent", "passwd", "ghostnote", check=False)
