@@ -33,13 +33,14 @@ class Standing:
     """Of the pedal."""
 
     engine: str
+    delay_ms: float
     counts: dict[str, int]
 
     @classmethod
     def of(cls, pedal: Pedal) -> Standing:
         found = status(pedal)
         counts = {name: found["audio"][name] for name in NOTICED}
-        return cls(found["engine"], {**counts, **{name: found[name] for name in ("audio_restarts", "engine_restarts")}})
+        return cls(found["engine"], found["delay_ms"], {**counts, **{name: found[name] for name in ("audio_restarts", "engine_restarts")}})
 
 
 def status(pedal: Pedal) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Heard:
 
     def __str__(self) -> str:
         told = f"{len(self.samples) / RATE:.0f} s, largest step {self.step:.3f} of {self.allowed:.3f}"
-        return f"{told}, {self.lost} periods of guitar lost; {self.after.counts}"
+        return f"{told}, {self.lost} periods of guitar lost, {self.after.delay_ms:.0f} ms of delay; {self.after.counts}"
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def recorded(pedal: Pedal) -> Iterator[list[Recording]]:
 @contextmanager
 def undisturbed(pedal: Pedal, same_engine: bool = True) -> Iterator[Heard]:
     """No block late, no hole, no click, nothing restarted; and, if it is to be so, the engine that played plays on."""
-    heard = Heard(Standing.of(pedal), Standing("", {}), np.zeros(0))
+    heard = Heard(Standing.of(pedal), Standing("", 0.0, {}), np.zeros(0))
     with recorded(pedal) as recordings:
         time.sleep(BEFORE_SECONDS)
         began = time.monotonic()
