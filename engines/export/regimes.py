@@ -41,7 +41,7 @@ class Outpaint(nn.Module):
     def __init__(self, model: LMDM) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("bias", visibility.as_bias(visibility.window(model.config)), persistent=False)
+        self.register_buffer("bias", visibility.as_bias(visibility.window(model.config, model.config.context_blocks)), persistent=False)
 
     def forward(
         self, clean: Tensor, noisy: Tensor, sketch_rows: Tensor, partner: Tensor, told: Tensor, cos: Tensor, sin: Tensor,

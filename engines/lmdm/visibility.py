@@ -9,10 +9,12 @@ Shapes: T token. Runs in: training and export, where it becomes constants of the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from engines.lmdm.config import HIDDEN, ModelConfig
+from engines.lmdm.config import HIDDEN, ModelConfig, Regime
 
 
 def as_bias(visible: Tensor) -> Tensor:
@@ -45,19 +47,38 @@ def packed_positions(config: ModelConfig, blocks: int, first_block: int = 0) -> 
     return torch.cat([latents, latents, told])
 
 
-def window(config: ModelConfig) -> Tensor:
-    """Training, enc-dec: visibility (T, T) over [W clean blocks | target | global]."""
-    context, made = config.context_latents, config.block_latents + 1
+def window(config: ModelConfig, clean_blocks: int) -> Tensor:
+    """Training, enc-dec: visibility (T, T) over [clean blocks | target | global]; all clean blocks see each other."""
+    context, made = clean_blocks * config.block_latents, config.block_latents + 1
     visible = torch.ones(context + made, context + made, dtype=torch.bool)
     visible[:context, context:] = False
     return visible
 
 
-def window_positions(config: ModelConfig, block: int) -> Tensor:
-    """Absolute positions (T,) of the tokens of `window` for target block `block`."""
-    told = config.global_position(block)
-    latents = torch.arange(config.context_latents + config.block_latents) + told + 1
-    return torch.cat([latents, torch.tensor([told])])
+def window_positions(config: ModelConfig, clean_blocks: int) -> Tensor:
+    """Absolute positions (T,) of the tokens of `window`."""
+    latents = torch.arange((clean_blocks + 1) * config.block_latents)
+    return torch.cat([latents, torch.tensor([config.global_position(clean_blocks)])])
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one training pass over a window of blocks sees: the first `clean` of them as context, the last `targets` to be made."""
+
+    blocks: int
+    clean: int
+    targets: int
+    visible: Tensor  # (T, T) over [clean | targets | a global token each]
+    positions: Tensor  # (T,)
+
+
+def trained(config: ModelConfig, blocks: int) -> Pass:
+    """Block-causal: every block is context and target. Enc-dec: the last block is the one target, for a context that sees forward would
+    show another one what it is to tell; no longer than a context and a target."""
+    if config.regime is Regime.ENC_DEC:
+        clean = min(blocks - 1, config.context_blocks)
+        return Pass(clean + 1, clean, 1, window(config, clean), window_positions(config, clean))
+    return Pass(blocks, blocks, blocks, packed(config, blocks), packed_positions(config, blocks))
 
 
 def fused(config: ModelConfig) -> Tensor:

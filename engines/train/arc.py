@@ -142,12 +142,11 @@ class Corpus:
         return Example(batch.target, torch.where(changed, batch.before, batch.target), words)
 
     def pretraining_loss(self, model: LMDM, draw: int, world: World) -> Tensor:
-        blocks, seed = self.recipe.blocks + self.recipe.past_blocks, self.recipe.seed
-        batch = self.pairs.batch(Random.PRETRAINING.numpy(seed, draw), self.recipe.batch, blocks * self.per_block, self.per_block)
+        seen, seed = visibility.trained(model.config, self.recipe.blocks + self.recipe.past_blocks), self.recipe.seed
+        batch = self.pairs.batch(Random.PRETRAINING.numpy(seed, draw), self.recipe.batch, seen.blocks * self.per_block, self.per_block)
         chance = Random.PRETRAINING.torch(seed, draw)
-        packed = pack(batch, self.recipe.drops, visibility.packed(model.config, blocks), blocks, self.per_block, chance)
-        rotation = model.transformer.rotary_pos_emb(visibility.packed_positions(model.config, blocks))
-        return loss_of(model, world.here(packed), rotation)
+        packed = pack(batch, self.recipe.drops, seen, self.per_block, chance)
+        return loss_of(model, world.here(packed), model.transformer.rotary_pos_emb(seen.positions))
 
 
 def play(model: LMDM, told: Conditions, past: Tensor, step_counts: list[int], noise: Noise) -> Tensor:

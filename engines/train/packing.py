@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engines.lmdm import sketch, visibility
 from engines.lmdm.config import HIDDEN
+from engines.lmdm.visibility import Pass
 from engines.train.pairs import Batch
 
 
@@ -36,13 +37,13 @@ class Drops:
 
 @dataclass
 class Packed:
-    """One training example, ready for LMDM.forward."""
+    """One training example, ready for LMDM.forward. Clean latents are the beginning of the window, targets (R of its T) its end."""
 
-    clean: Tensor  # (B, T, C)
-    noisy: Tensor
-    velocity: Tensor
+    clean: Tensor  # (B, .., C)
+    noisy: Tensor  # (B, R, C)
+    velocity: Tensor  # (B, R, C)
     times: Tensor  # (B, n)
-    sketch: Tensor  # (B, T, 1 + S)
+    sketch: Tensor  # (B, R, 1 + S)
     partner: Tensor  # (B, T, 1 + C), of clean and target tokens alike
     states: Tensor
     pooled: Tensor
@@ -93,29 +94,29 @@ def context(batch: Batch, drops: Drops, blocks: int, per_block: int, rng: torch.
     return clean + chance(count, 1, 1) * drops.context_noise * torch.randn(clean.shape, generator=rng)
 
 
-def hidden(count: int, drops: Drops, blocks: int, visible: Tensor, per_block: int, rng: torch.Generator) -> Tensor:
-    """Attention bias (B, 1, tokens, tokens): `visible`, without the oldest blocks of some examples and all blocks of others."""
+def hidden(count: int, drops: Drops, seen: Pass, per_block: int, rng: torch.Generator) -> Tensor:
+    """Attention bias (B, 1, tokens, tokens): what is visible, without the oldest blocks of some examples and all blocks of others."""
     fate, depth = (torch.rand(count, generator=rng) for _ in range(2))
-    oldest = torch.where(fate < drops.oldest, (depth * blocks).long(), torch.zeros(count, dtype=torch.long))
-    oldest = torch.where(fate > 1 - drops.context, torch.full_like(oldest, blocks), oldest)
-    kept = visibility.block_of(blocks, per_block)[None] >= oldest[:, None]  # (B, clean tokens)
-    bias = visibility.as_bias(visible).repeat(count, 1, 1)
+    oldest = torch.where(fate < drops.oldest, (depth * seen.blocks).long(), torch.zeros(count, dtype=torch.long))
+    oldest = torch.where(fate > 1 - drops.context, torch.full_like(oldest, seen.blocks), oldest)
+    kept = visibility.block_of(seen.clean, per_block)[None] >= oldest[:, None]  # (B, clean tokens)
+    bias = visibility.as_bias(seen.visible).repeat(count, 1, 1)
     bias[:, :, : kept.shape[1]].masked_fill_(~kept[:, None], HIDDEN)
     return bias[:, None]
 
 
-def pack(
-    batch: Batch, drops: Drops, visible: Tensor, blocks: int, per_block: int, rng: torch.Generator, regression: bool = False
-) -> Packed:
+def pack(batch: Batch, drops: Drops, seen: Pass, per_block: int, rng: torch.Generator, regression: bool = False) -> Packed:
     """Noise, drop and mask a batch. For plain regression there is no noise: the target is to be told from what is known at once."""
     count = len(batch.target)
-    clean, told = context(batch, drops, blocks, per_block, rng), Told.draw(batch, drops, per_block, rng)
-    times = torch.ones(count, blocks) if regression else noise_levels(rng, (count, blocks))
-    noise = torch.zeros_like(batch.target) if regression else torch.randn(batch.target.shape, generator=rng)
+    clean, told = context(batch, drops, seen.blocks, per_block, rng), Told.draw(batch, drops, per_block, rng)
+    rows = slice(-seen.targets * per_block, None)
+    target = batch.target[:, rows]
+    times = torch.ones(count, seen.targets) if regression else noise_levels(rng, (count, seen.targets))
+    noise = torch.zeros_like(target) if regression else torch.randn(target.shape, generator=rng)
     t = times.repeat_interleave(per_block, 1)[..., None]
     worded = (torch.rand(count, generator=rng) >= drops.text).float()
     return Packed(
-        clean, (1 - t) * batch.target + t * noise, noise - batch.target, times, told.sketch, told.partner,
+        clean[:, : seen.clean * per_block], (1 - t) * target + t * noise, noise - target, times, told.sketch[:, rows], told.partner,
         batch.states * worded[:, None, None], batch.pooled * worded[:, None],
-        hidden(count, drops, blocks, visible, per_block, rng),
+        hidden(count, drops, seen, per_block, rng),
     )

@@ -83,8 +83,9 @@ def loss_of(model: LMDM, packed: Packed, rotation: tuple[Tensor, Tensor]) -> Ten
     count, blocks = packed.times.shape
     pooled = packed.pooled.repeat_interleave(blocks, 0)
     told = model.global_tokens(packed.times.reshape(-1), pooled).unflatten(0, (count, blocks))
-    targets = model.target_tokens(packed.noisy, packed.sketch, packed.partner)
-    v, _ = model(model.clean_tokens(packed.clean, packed.partner), targets, told, rotation, packed.bias, None, model.text(packed.states))
+    targets = model.target_tokens(packed.noisy, packed.sketch, packed.partner[:, -packed.noisy.shape[1] :])
+    clean = model.clean_tokens(packed.clean, packed.partner[:, : packed.clean.shape[1]])
+    v, _ = model(clean, targets, told, rotation, packed.bias, None, model.text(packed.states))
     return (v.float() - packed.velocity).pow(2).mean()
 
 
@@ -123,8 +124,8 @@ class Trainer:
         groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
         self.step = 0
-        self.visible = visibility.packed(model.config, recipe.blocks)
-        self.rotation = model.transformer.rotary_pos_emb(visibility.packed_positions(model.config, recipe.blocks).to(world.device))
+        self.seen = visibility.trained(model.config, recipe.blocks)
+        self.rotation = model.transformer.rotary_pos_emb(self.seen.positions.to(world.device))
 
     def resume(self) -> None:
         if self.out.exists():
@@ -141,11 +142,11 @@ class Trainer:
     def loss(self, draw: int) -> Tensor:
         """Of one batch, which follows from its number."""
         recipe, per_block = self.recipe, self.model.config.block_latents
-        batch = self.pairs.batch(np.random.default_rng([recipe.seed, draw]), recipe.batch, recipe.blocks * per_block, per_block)
+        batch = self.pairs.batch(np.random.default_rng([recipe.seed, draw]), recipe.batch, self.seen.blocks * per_block, per_block)
         if self.step >= recipe.own_from and np.random.default_rng([recipe.seed, draw, 1]).random() < recipe.own_context:
             batch = played(self.model, batch, recipe, draw, self.world)
         chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + draw)
-        packed = pack(batch, recipe.drops, self.visible, recipe.blocks, per_block, chance, recipe.regression)
+        packed = pack(batch, recipe.drops, self.seen, per_block, chance, recipe.regression)
         with self.world.autocast():
             return loss_of(self.model, self.world.here(packed), self.rotation)
 

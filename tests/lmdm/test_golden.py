@@ -87,4 +87,4 @@ def test_context_keys_and_values(lmdm: tuple[LMDM, dict[str, Tensor]]) -> None:
 
 def test_our_enc_dec_mask_is_the_reference_one(lmdm: tuple[LMDM, dict[str, Tensor]]) -> None:
     model, a = lmdm
-    assert torch.equal(visibility.window(model.config), a["mask_encdec"])
+    assert torch.equal(visibility.window(model.config, model.config.context_blocks), a["mask_encdec"])

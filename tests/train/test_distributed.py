@@ -70,7 +70,7 @@ def test_accumulated_gradients_are_those_of_a_large_batch(tmp_path: Path) -> Non
     running = trainer(tmp_path / "none.pt", ALONE_FP32)
     per_block = SMALL.block_latents
     batch = Imagined(SMALL).batch(np.random.default_rng(0), 8, RECIPE.blocks * per_block, per_block)
-    packed = pack(batch, RECIPE.drops, running.visible, RECIPE.blocks, per_block, torch.Generator().manual_seed(0))
+    packed = pack(batch, RECIPE.drops, running.seen, per_block, torch.Generator().manual_seed(0))
 
     def gradients(parts: int) -> list[torch.Tensor]:
         running.optimiser.zero_grad()
@@ -106,7 +106,7 @@ def test_nothing_stays_behind_on_the_cpu(tmp_path: Path) -> None:
     running = trainer(tmp_path / "none.pt", ALONE_FP32)
     model, world = LMDM(SMALL).to("meta"), World(device=torch.device("meta"))
     batch = Imagined(SMALL).batch(np.random.default_rng(0), 2, RECIPE.blocks * SMALL.block_latents, SMALL.block_latents)
-    packed = pack(batch, RECIPE.drops, running.visible, RECIPE.blocks, SMALL.block_latents, torch.Generator().manual_seed(0))
+    packed = pack(batch, RECIPE.drops, running.seen, SMALL.block_latents, torch.Generator().manual_seed(0))
     loss_of(model, world.here(packed), tuple(world.here(part) for part in running.rotation)).backward()
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.parameters())
 

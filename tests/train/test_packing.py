@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
 
 from engines.lmdm import visibility  # noqa: E402
-from engines.lmdm.config import PRESETS  # noqa: E402
+from engines.lmdm.config import PRESETS, Regime  # noqa: E402
 from engines.lmdm.sketch import CHANNELS, PEAKS  # noqa: E402
 from engines.train.packing import Drops, Told, context, pack  # noqa: E402
 from engines.train.pairs import Batch  # noqa: E402
@@ -88,10 +88,24 @@ def test_the_context_may_be_what_the_model_itself_made() -> None:
 
 def test_regression_has_no_noise_and_aims_at_the_clean_latents() -> None:
     config = PRESETS["tiny"]
-    visible = visibility.packed(config, BLOCKS)
+    seen = visibility.trained(config, BLOCKS)
     one, keep = batch(jam=False), BLOCKS * config.block_latents
     short = replace(one, **{name: getattr(one, name)[:, :keep] for name in ("target", "before", "heard", "sketch")})
-    packed = pack(short, Drops(), visible, BLOCKS, config.block_latents, torch.Generator().manual_seed(3), regression=True)
+    packed = pack(short, Drops(), seen, config.block_latents, torch.Generator().manual_seed(3), regression=True)
     assert not packed.noisy.any()
     torch.testing.assert_close(packed.velocity, -short.target)
     assert (packed.times == 1).all()
+
+
+@pytest.mark.parametrize("regime", list(Regime))
+def test_a_pass_is_what_its_regime_can_see(regime: Regime) -> None:
+    """Block-causal, all blocks are made at once; enc-dec, where context sees forward, only the last one, and nothing of it is context."""
+    config = replace(PRESETS["tiny"], regime=regime)
+    one, keep = batch(jam=False), BLOCKS * config.block_latents
+    short = replace(one, **{name: getattr(one, name)[:, :keep] for name in ("target", "before", "heard", "sketch")})
+    packed = pack(short, Drops(), visibility.trained(config, BLOCKS), config.block_latents, torch.Generator().manual_seed(3))
+    latents = packed.clean.shape[1] // config.block_latents, packed.noisy.shape[1] // config.block_latents
+    assert latents == ((BLOCKS, BLOCKS) if regime is Regime.BLOCK_CAUSAL else (BLOCKS - 1, 1))
+    assert packed.sketch.shape[1] == packed.noisy.shape[1] == packed.velocity.shape[1]
+    assert packed.times.shape == (COUNT, latents[1])
+    assert packed.bias.shape[-1] == packed.clean.shape[1] + packed.noisy.shape[1] + latents[1]
