@@ -15,6 +15,8 @@ from tests.gig.score import Fault
 if TYPE_CHECKING:
     from tests.gig.gig import Gig
 
+TOO_SLOW = 300.0  # one step takes longer than the longest delay of the set: no engine that is right for some presets only
+
 
 class Infliction:
     """`inflict` when a fault is due."""
@@ -43,7 +45,7 @@ class Infliction:
             "main killed": self._kill_main,
             "engine switch": lambda: self.gig.asked.append(lambda: self._switch(fault.at)),
             "new engine dies": lambda: self.gig.asked.append(lambda: self._switch(fault.at, dies_after=0.3 + fault.at % 2)),
-            "new engine slow": lambda: self.gig.asked.append(lambda: self._switch(fault.at, Load(20.0))),
+            "new engine slow": lambda: self.gig.asked.append(lambda: self._switch(fault.at, Load(TOO_SLOW))),
         }[fault.kind.name]()  # type: ignore[no-untyped-call]
 
     @property

@@ -45,7 +45,7 @@ KINDS = (
     Kind("audio hangs", (0, 0), (CARD, STARVED), missed=False, hole_seconds=2.6, fallback_seconds=8),
     Kind("engine killed", (0, 0), (ENGINE,), missed=False, fallback_seconds=9),
     Kind("engine hangs", (0, 0), (ENGINE, STARVED), fallback_seconds=24),
-    Kind("engine stopped", (1.5, 3), (STARVED,), fallback_seconds=11),
+    Kind("engine stopped", (2.6, 3.4), (STARVED,), fallback_seconds=11),  # longer than the longest delay gives an engine
     Kind("engine slow", (1.2, 2), (ENGINE,), missed=False, fallback_seconds=10),
     Kind("heat", (24, 40), (THERMAL, ENGINE), missed=False, fallback_seconds=10),
     Kind("board unplugged", (0.8, 6), (BOARD,)),
