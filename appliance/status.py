@@ -1,6 +1,6 @@
 """What the running pedal says of itself, as plain values; and the Unix socket at which it says so.
 
-    socket   one connection, one JSON object, end: `ghostnote status` reads it, and so can any script
+    socket   one connection, one JSON object in a line, end: `ghostnote status` reads it, and so can any script
 
 The file lies in the service's or the user's runtime folder. Nobody gets at the shared memory through it, and there is nothing that could
 be said to the pedal.
@@ -32,6 +32,7 @@ PERCENTS = {"p50": 50.0, "p99": 99.0, "p999": 99.9}
 SLACK_BLOCKS = 160  # a minute of the reference engine's
 FRESH_SECONDS = 0.2  # whoever asks more often gets the same answer again
 PATIENCE_SECONDS = 2.0
+END = b"\n"  # without it an answer is a part of one
 
 Snapshot = Mapping[str, Any]
 
@@ -133,7 +134,7 @@ class StatusSocket:
         with connection:
             now = self._clock()
             if now - self._answered_at > FRESH_SECONDS:
-                self._answer, self._answered_at = json.dumps(make(), ensure_ascii=False).encode(), now
+                self._answer, self._answered_at = json.dumps(make(), ensure_ascii=False).encode() + END, now
             try:
                 connection.setblocking(False)
                 connection.sendall(self._answer)
@@ -152,21 +153,27 @@ def _answers(path: Path) -> bool:
 
 def fetch(path: Path | None = None) -> Snapshot:
     """Ask the pedal at `path`, or the one that the service or this user runs. Raises StatusError."""
+    found: Snapshot = json.loads(fetch_text(path))
+    return found
+
+
+def fetch_text(path: Path | None = None) -> bytes:
+    """The same as the pedal says it: JSON in one line. Raises StatusError."""
     paths = [path] if path else [runtime_folder() / SOCKET_NAME, SERVICE_FOLDER / SOCKET_NAME]
     for candidate in paths:
         try:
-            return _ask(candidate)
+            if (text := _ask(candidate)).endswith(END):
+                return text
         except PermissionError:
             raise StatusError(f"{candidate} is not yours to read: use sudo, or join the group that the service runs in") from None
-        except (OSError, ValueError):
+        except OSError:
             continue
     raise StatusError(f"no pedal answers at {' or '.join(map(str, paths))}: start it with `ghostnote run` or `systemctl start ghostnote`")
 
 
-def _ask(path: Path) -> Snapshot:
+def _ask(path: Path) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(PATIENCE_SECONDS)
         connection.connect(str(path))
         with connection.makefile("rb") as answer:
-            found: Snapshot = json.loads(answer.read())
-    return found
+            return answer.read()

@@ -2,7 +2,7 @@
 
     GET  /                              the page and its two files; no token is needed for them, and they say nothing of the pedal
     POST /api/login                     the token for a cookie
-    GET  /api/live                      server-sent events: what status.sock says, four times a second
+    GET  /api/live                      server-sent events: what status.sock says, twice a second
     GET  /api/presets                   POST /api/presets/1.2/load     PUT /api/presets/1.2
     GET  /api/engines                   POST /api/engines/DIGEST/activate     POST /api/engines/rollback     GET /api/engines/task
                                         GET /api/engines/DIGEST/picture

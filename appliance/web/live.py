@@ -1,6 +1,6 @@
 """What the pedal says of itself, again and again, to everyone who looks: server-sent events from one poller.
 
-The pedal is asked four times a second while somebody looks, however many they are, and never while nobody does.
+The pedal is asked twice a second while somebody looks, however many they are, and never while nobody does.
 
 Runs in: `ghostnote web`.
 """
@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 from appliance.status import StatusError
 
-EVERY_SECONDS = 0.25
+EVERY_SECONDS = 0.5
 MOST_LISTENERS = 8
 
 
 class Live:
-    """`ask` may wait for the pedal: it is called on a thread. Raises StatusError where there is none."""
+    """`ask` gives a line of JSON. It may wait for the pedal: it is called on a thread. Raises StatusError where there is none."""
 
-    def __init__(self, ask: Callable[[], Any], every_seconds: float = EVERY_SECONDS) -> None:
+    def __init__(self, ask: Callable[[], bytes], every_seconds: float = EVERY_SECONDS) -> None:
         self._ask, self._every_seconds = ask, every_seconds
         self._listeners, self._asked = 0, 0
         self._event = b""
@@ -61,5 +60,5 @@ class Live:
         try:
             said = self._ask()
         except (StatusError, OSError) as error:
-            said = {"line": str(error)}
-        return b"data: " + json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+            said = json.dumps({"line": str(error)}, ensure_ascii=False, separators=(",", ":")).encode()
+        return b"data: " + said.strip() + b"\n\n"

@@ -19,7 +19,7 @@ from typing import Any
 from appliance.orders import OrderError, lines, send
 from appliance.presets import Place, PresetStore, Sound, checked_name, parse_preset
 from appliance.rules import ConfigError, read_table, rules_of
-from appliance.status import Snapshot, fetch
+from appliance.status import fetch_text
 from appliance.store import FACTORY
 from appliance.web.engines import DIGEST, Engines
 
@@ -36,8 +36,9 @@ class Pedal:
     def __init__(self, folder: Path) -> None:
         self.folder, self.engines = folder, Engines(folder / "engines")
 
-    def status(self) -> Snapshot:
-        return fetch()
+    def status(self) -> bytes:
+        """What it says of itself, as it says it: JSON in one line."""
+        return fetch_text()
 
     # Presets
 

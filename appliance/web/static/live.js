@@ -1,4 +1,4 @@
-// What the pedal says of itself, four times a second: light, chart, levels and figures.
+// What the pedal says of itself, twice a second: light, chart, levels and figures.
 
 import { byId, rows } from "./dom.js";
 
