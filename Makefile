@@ -20,6 +20,8 @@ SEED ?= 1
 ENGINE ?= engines/bundles/reference.ghost
 BUILD ?= build
 REPORT ?= docs/evaluation
+PRETRAIN ?= --steps 11000 --own-context 0.3
+PACK ?= --steps 8 --guidance 1.5
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -115,7 +117,7 @@ lint: $(VENV)/.test
 bench: $(VENV)/.train
 	@$(BIN)/ghostnote bench
 
-# Everything follows from seeds, and every step goes on where it was stopped. Options say how much; none is the shipped recipe.
+# Everything follows from seeds, and every step goes on where it was stopped. Options say how much; as they stand, the shipped recipe.
 train: $(VENV)/.train
 	@.ci/apt-need $(APT_TRAIN)
 	$(BIN)/python -m engines.train.data --out $(BUILD)/data $(RENDER)
