@@ -74,6 +74,7 @@ class Monitor:
         self._next = -1  # start of the block that is judged next; -1 until the engine is ready
         self._captured = -1  # start of the newest block that was whole
         self._card = self._card_counts()
+        self._unready_ns = 0  # when the engine was seen not to be ready for the last time
         self._fastest_mhz = 0.0
         self._worker_states, self._audio_states = "", ""
         self._periods, self._progress_ns, self._stalled_ns = 0, clock(), 0
@@ -89,6 +90,8 @@ class Monitor:
 
     def follow(self, scene: Scene) -> None:
         now_ns = self.clock()
+        if not scene.engine_ready:
+            self._unready_ns = now_ns
         self._follow_blocks(scene, now_ns)
         self._follow_periods(scene, now_ns)
         self._follow_board(scene, now_ns)
@@ -160,7 +163,7 @@ class Monitor:
             usual_ms * blocks,
             blocks,
             self._worker_states,
-            alive=scene.worker_pid is not None and scene.engine_ready,
+            alive=scene.worker_pid is not None and int(row["captured"]) > self._unready_ns,
             taken_up=bool(row["started"] or row["mode"] or behind or use.cpu_ms > usual_ms / 2 or self._worker_states.strip("S")),
             **self._machine(before, after),
         )

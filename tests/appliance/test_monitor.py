@@ -135,6 +135,17 @@ def test_an_engine_that_died_is_called_by_its_name(stage: Stage) -> None:
     assert record["cause"] == "engine slow" and "had ended" in str(record["why"])
 
 
+def test_a_block_that_came_while_the_engine_started_again_is_the_engines(stage: Stage) -> None:
+    """Also if it is ready, and seen to run, before the block is due."""
+    for _ in range(4):
+        stage.play(40)
+    stage.monitor.follow(Scene(11, None, False))
+    stage.state = "R"
+    stage.play(None)
+    (record,) = stage.records()
+    assert record["cause"] == "engine slow" and "starting again" in str(record["why"])
+
+
 def test_xruns_and_the_board(stage: Stage) -> None:
     for _ in range(4):
         stage.play(40)

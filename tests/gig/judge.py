@@ -12,7 +12,8 @@ The rules, which share no code with what they judge:
     wrong      anything else that the rules do not give
 
 Above -1 dBFS, where a limiter bends it, the output only has to be loud. Where an engine that has just been loaded is joined to its
-predecessor's sound, and where an audio process died (1,024 frames each), the wet bus only has to be no louder than the rule has it.
+predecessor's sound, and where an audio process died (1,024 frames each), the wet bus only has to be no louder than the rule has it. An
+engine may have heard the end of a block before it was faded out because of such a death: its answer may end as abruptly.
 """
 
 from __future__ import annotations
@@ -123,14 +124,15 @@ class Judge:
             self._sent, self._soft, self._delays = np.zeros(HISTORY, np.float32), [], np.zeros(0, np.int64)
             self._gains: list[Slew] | None = None
         else:
+            level = float(np.abs(self._sent[-2 * SOFT_FRAMES :]).max())
             self._sent[-SOFT_FRAMES:] *= np.linspace(1, 0, SOFT_FRAMES, dtype=np.float32)
-            self._soft = [*self._soft, (position - SOFT_FRAMES, position)]
+            self._soft = [*self._soft, (position - SOFT_FRAMES, position, level)]
             self._gains = [Slew(0.0) for _ in range(6)]
             self._delays = self._delays[:0]
 
     def join(self, place: int) -> None:
         """A new engine's first answer begins here."""
-        self._soft = [*self._soft, (place - 1, place + SOFT_FRAMES)]
+        self._soft = [*self._soft, (place - 1, place + SOFT_FRAMES, 0.0)]
 
     def hear(self, periods: Periods) -> None:
         frames = periods.dry.shape[1]
@@ -192,7 +194,7 @@ class Judge:
                 each = np.concatenate([each[:, 1:], LEAST * each[:, 1:]])
                 low[k], high[k] = each.min(0), each.max(0)
         self._sent = sent[-HISTORY:]
-        self._soften(periods, delays[first:], low, high, frames)
+        self._soften(periods, delays[first:], (low, high, step), frames)
         return low, high, step
 
     def _lifting(self, periods: Periods, frames: int) -> NDArray[np.bool_]:
@@ -207,11 +209,12 @@ class Judge:
         shortly = np.convolve(changed, np.ones(RECENT + 1), "full")[: len(changed)][-len(turns) :] > 0
         return np.asarray(crossing | shortly)
 
-    def _soften(self, periods: Periods, delays: NDArray[np.int64], low: Numbers, high: Numbers, frames: int) -> None:
-        for begin, end in self._soft:
+    def _soften(self, periods: Periods, delays: NDArray[np.int64], hull: tuple[Numbers, Numbers, Numbers], frames: int) -> None:
+        low, high, step = hull
+        for begin, end, level in self._soft:
             for k in np.flatnonzero((periods.position - delays < end + frames) & (periods.position - delays + frames > begin - frames)):
                 most = max(float(np.abs(low[k]).max()), float(np.abs(high[k]).max()), 0.3)
-                low[k], high[k] = -most, most
+                low[k], high[k], step[k] = -most, most, max(step[k], level)
                 self.findings.soft += frames
 
     def _share(self, periods: Periods, plain: Numbers, steady: NDArray[np.bool_]) -> None:

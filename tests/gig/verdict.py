@@ -72,6 +72,10 @@ class Verdict:
         """A block was drawn that takes too long whatever is shed."""
         return any(-0.1 <= at - slow <= seconds for slow in self._slow)
 
+    def _drawn(self, at: float) -> bool:
+        """What is missed here comes of the recordings, not of the score."""
+        return self._stalled(at, 3) or self._hopeless(at, 3)
+
     def _starting(self, at: float) -> bool:
         return any(-1.5 <= at - life.began <= BEGIN_SECONDS for life in self.gig.lives)
 
@@ -102,7 +106,7 @@ class Verdict:
 
     def _misses(self) -> Check:
         """Beside the faults of the score there are those that were drawn from the recordings."""
-        free = [miss for miss in self.gig.misses if not (self._stalled(miss.at, 3) or self._hopeless(miss.at, 3))]
+        free = [miss for miss in self.gig.misses if not self._drawn(miss.at)]
         bad = [(round(miss.at, 2), miss.cause) for miss in free if not any(fault.kind.labels for fault in self._covered(miss.at))]
         return Check("nothing is missed without a fault", not bad, f"{len(self.gig.misses)} missed" + _some(bad))
 
@@ -179,7 +183,7 @@ class Verdict:
                 limits = list(self._limits(fault.at, fault.at + fault.seconds + 1))
                 if not any(limits) and self._least_slack_ms(fault) < CLOSE_MS:  # with a long delay there is time enough
                     bad.append(f"nothing shed at {fault.at:.0f} s")
-                late = [miss for miss in self.gig.misses if fault.at < miss.at < fault.until and not self._hopeless(miss.at, 3)]
+                late = [miss for miss in self.gig.misses if fault.at < miss.at < fault.until and not self._drawn(miss.at)]
                 bad += [f"{len(late)} late at {fault.at:.0f} s"] if late else []
                 after = fault.at + fault.seconds + CALM_SECONDS
                 if after < self.gig.score.seconds and 0 not in self._limits(fault.at + fault.seconds, after):
