@@ -59,6 +59,12 @@ class ModelConfig:
 HIDDEN = -1e9  # added to an attention logit that must not count; finite, so that a token which sees nothing else still gives numbers
 ROWS_PER_LATENT, LOUDNESS_VALUES, PEAKS = 2, 4, 10  # of a sketch: constant-Q rows, loudness values, peaks kept in a row
 SKETCH_CHANNELS = ROWS_PER_LATENT * 64 + LOUDNESS_VALUES
+SKETCH_BEND = 1e-3  # magnitude at which a sketch's log curve starts to bend: -60 dB
+
+
+def sketched(dbfs: float) -> float:
+    """What a sketch says of a magnitude."""
+    return math.log1p(10 ** (dbfs / 20) / SKETCH_BEND) / 4
 
 
 def sketch_peaks(stray: float) -> int:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.lmdm.codec import LATENT_FRAMES, SAMPLE_RATE
-from engines.lmdm.config import LOUDNESS_VALUES, PEAKS, ROWS_PER_LATENT, sketch_peaks
+from engines.lmdm.config import LOUDNESS_VALUES, PEAKS, ROWS_PER_LATENT, SKETCH_BEND, sketch_peaks
 
 LOWEST_PITCH, BINS = 33, 64
 HOP_FRAMES = LATENT_FRAMES // ROWS_PER_LATENT
@@ -27,7 +27,6 @@ LONG_FRAMES, SHORT_FRAMES = 8192, 4096
 LOW_BINS = 24  # the bins below 220 Hz use the long window
 HISTORY_FRAMES = LONG_FRAMES - HOP_FRAMES
 CHANNELS = PER_LATENT * BINS + LOUDNESS_VALUES
-REFERENCE = 1e-3  # magnitude at which the log curve starts to bend: -60 dB
 
 
 def _kernels(first: int, count: int, window_frames: int) -> Tensor:
@@ -72,8 +71,8 @@ class Sketch(nn.Module):
         peaks = torch.where(is_peak, magnitudes, torch.zeros_like(magnitudes))
         threshold = torch.topk(peaks, self.peaks, dim=-1).values[..., -1:]
         peaks = torch.where(peaks >= threshold, peaks, torch.zeros_like(peaks))
-        bins = torch.log1p(peaks / REFERENCE).unflatten(1, (-1, PER_LATENT)).flatten(-2)  # (B, T, 128)
-        return torch.cat([bins, torch.log1p(loudness / REFERENCE)], -1) / 4
+        bins = torch.log1p(peaks / SKETCH_BEND).unflatten(1, (-1, PER_LATENT)).flatten(-2)  # (B, T, 128)
+        return torch.cat([bins, torch.log1p(loudness / SKETCH_BEND)], -1) / 4
 
     def forward(self, audio: Tensor) -> Tensor:
         return self.thin(*self.magnitudes(audio))

@@ -23,7 +23,7 @@ from engines.engine import JAM_BLOCKS, Audio, EngineControls, EngineState, Stamp
 from engines.lmdm import block as whole
 from engines.lmdm import sampler
 from engines.lmdm.cache import Cache, Rotary
-from engines.lmdm.config import HIDDEN, LOUDNESS_VALUES, PEAKS, ROWS_PER_LATENT, ModelConfig, Regime, sketch_peaks
+from engines.lmdm.config import HIDDEN, LOUDNESS_VALUES, PEAKS, ROWS_PER_LATENT, ModelConfig, Regime, sketch_peaks, sketched
 from engines.lmdm.state import Heard, StreamState
 from engines.lmdm.words import NULL_PROMPT, Mix, Told, Vocabulary
 from engines.prompts import PromptShelf
@@ -32,6 +32,7 @@ Array = NDArray[np.float32]
 
 KEPT_BLOCKS = 3  # of the context, when the words change: old sound must not outvote them
 KNEE = 0.8  # magnitude up to which the answer is left as it is
+SILENT_DBFS, REST_BLOCKS = -72.0, 3  # so many blocks of no more than that are a rest, which is answered by one
 
 
 def soften(audio: Audio) -> Audio:
@@ -135,10 +136,12 @@ class StreamingEngine:
         self.state = StreamState.restored(state)
 
     def generate(self, block: Audio, controls: EngineControls, stamp: Stamp = no_stamp) -> Audio:
-        known = self._known(self._hear(block, controls.freeze), controls)
+        heard = self._hear(block, controls.freeze)
+        known = self._known(heard, controls)
         stamp("encoded")
         steps = min(controls.steps or self.spec.steps, self.spec.max_steps)
-        self._leave(self._denoise(known, self._listen(controls, steps), steps, stamp), known.partner)
+        clean = self._denoise(known, self._listen(controls, steps), steps, stamp)
+        self._leave(heard.latents if self._rests(controls) else clean, known.partner)
         samples = soften(self._decode())
         stamp("decoded")
         return samples
@@ -178,6 +181,15 @@ class StreamingEngine:
         else:
             loop[self.state.block % held] = heard
         return heard
+
+    def _rests(self, controls: EngineControls) -> bool:
+        """One who follows has heard nothing for a while: silence is the answer, and what the context holds, not the model's faint idea
+        of it. It is denoised all the same, so that a rest takes as long as music."""
+        if controls.jam or controls.freeze or controls.stray == 1:
+            return False
+        loop, held = self.state.loop, self.config.context_blocks
+        newest = loop[-REST_BLOCKS:] if len(loop) < held else [loop[(self.state.block - age) % held] for age in range(REST_BLOCKS)]
+        return max(float(heard.sketch[..., -LOUDNESS_VALUES:].max()) for heard in newest) < sketched(SILENT_DBFS)
 
     def _known(self, heard: Heard, controls: EngineControls) -> Known:
         """A jamming partner is heard as a partner and leaves no sketch; a player who is followed leaves both, unless we may stray."""

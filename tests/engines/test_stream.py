@@ -105,6 +105,21 @@ def test_prefill_keeps_what_was_heard_as_context(packed: Packed, regime: Regime)
     assert (engine.state.cache.bias == 0).sum() == 2 * engine.config.block_latents
 
 
+@REGIMES
+@pytest.mark.parametrize("alone", [EngineControls(freeze=True), EngineControls(jam=True), EngineControls(stray=1.0)], ids=str)
+def test_a_rest_is_answered_by_one(packed: Packed, regime: Regime, alone: EngineControls) -> None:
+    """After three silent blocks a follower's answer is the silence that it heard, in the context too; who plays alone plays on."""
+    engine = StreamingEngine.open(packed(regime)[0])
+    silence = np.zeros(engine.spec.block_frames, np.float32)
+    for count, block in enumerate([*guitar(5, engine.spec.block_frames), *[silence] * 4]):
+        engine.generate(block, EngineControls())
+        heard = engine.state.loop[count % engine.config.context_blocks]
+        rests = np.array_equal(engine.state.pending, heard.latents)
+        assert rests == (count >= 7), count
+    engine.generate(silence, alone)
+    assert not np.array_equal(engine.state.pending, engine.state.loop[9 % engine.config.context_blocks].latents)
+
+
 def test_the_window_never_holds_more_than_its_blocks(packed: Packed) -> None:
     """After many blocks the ring is full, and during a first step the oldest block is hidden."""
     engine = StreamingEngine.open(packed(Regime.BLOCK_CAUSAL)[0])
