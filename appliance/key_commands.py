@@ -115,7 +115,7 @@ def _comment(key: PublicKey) -> str:
 
 
 def _forget(folder: Path, wish: str, out: Console) -> None:
-    found = [one for one in trusted_keys(folder) if wish.upper() == one.key.name or wish in (one.path.name, one.path.stem)]
+    found = [one for one in trusted_keys(folder) if wish.upper().zfill(16) == one.key.name or wish in (one.path.name, one.path.stem)]
     if not found:
         known = ", ".join(one.key.name for one in trusted_keys(folder)) or "none"
         raise KeyFileError(f"no key {wish!r} is trusted in {folder}; there are: {known}")

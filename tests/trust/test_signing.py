@@ -44,7 +44,7 @@ def test_what_minisign_signs_is_verified_here(tmp_path: Path, prehashed: bool) -
         with pytest.raises(SigningError, match="changed, or signed by somebody else"):
             signature.check(wrong, public)
     key = SecretKey.parse((tmp_path / "k.key").read_text())
-    assert key.public.key == public.key and f"{public.name}" in (tmp_path / "k.pub").read_text()
+    assert key.public.key == public.key and f"{int(public.name, 16):X}" in (tmp_path / "k.pub").read_text()  # without zeros in front
 
 
 @needs_minisign
