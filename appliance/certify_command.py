@@ -52,8 +52,13 @@ def add_certify(commands: Commands, out: Console) -> None:
     one.add_argument("--show", type=Path, metavar="FILE", help="print a certificate instead")
 
     def run(arguments: argparse.Namespace) -> int:
-        logging.getLogger("ghostnote").setLevel(logging.ERROR)  # the soak's pedal is none of the operator's business
-        return show(arguments.show, out) if arguments.show else certify_engine(arguments, out)
+        log = logging.getLogger("ghostnote")
+        before = log.level
+        log.setLevel(logging.ERROR)  # the soak's pedal is none of the operator's business
+        try:
+            return show(arguments.show, out) if arguments.show else certify_engine(arguments, out)
+        finally:
+            log.setLevel(before)
 
     one.set_defaults(command=run)
 

@@ -1,9 +1,9 @@
 """float16 said explicitly in a graph: which tensors are rounded is decided here, and not by the compiler that gets the graph.
 
-One rule. A matrix product or convolution runs in float16 if its weights were rounded to float16 when the bundle was packed, or if both of
-its operands are computed (attention's two products). It accumulates in float32 on every GPU that matters. Everything between products
-stays float32: layer norms, softmax, rotary angles, activation functions, the residual stream, and attention biases (-1e9 is beyond
-float16). Products with float32 constants stay float32 as well, which is all of the DFTs, filterbanks and phase arithmetic, and so does
+One rule. A matrix product or convolution runs in float16 if its weights were rounded to float16 when the bundle was packed. It accumulates
+in float32 on every GPU that matters. Everything between such products stays float32: attention's own two products, whose rounding guidance
+makes twice as large, layer norms, softmax, rotary angles, activation functions, the residual stream, and attention biases (-1e9 is
+beyond float16). Products with float32 constants stay float32 as well, which is all of the DFTs, filterbanks and phase arithmetic, and so does
 the graph `encode`, whose kernels are DFTs in all but name. Inputs and outputs keep their names, shapes and types.
 
 A CPU has no use for such a graph: ONNX Runtime drops casts around products that it has no float16 kernel for, and computes in float32.
@@ -84,7 +84,7 @@ class _Facts:
         if node.op_type not in PRODUCTS:
             return False
         constants = [name for name in node.input[:2] if name in self.constant]
-        return all(name in self.exact for name in constants)
+        return bool(constants) and all(name in self.exact for name in constants)
 
 
 def _widens(node: NodeProto, facts: _Facts) -> bool:

@@ -50,10 +50,15 @@ def test_stored_weights_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("name", ["first", "step", "commit", "prompt"])
-def test_every_product_of_the_model_is_float16(reference: Bundle, name: str) -> None:
+def test_every_product_with_weights_is_float16_and_attentions_own_are_not(reference: Bundle, name: str) -> None:
     model = onnx.ModelProto.FromString(graphs_of(reference)[name])
-    products = [node for node in model.graph.node if node.op_type in PRODUCTS]
-    assert len(half_products(model)) == len(products) > 0
+    chosen = {node.output[0] for node in half_products(model)}
+    kept = [node for node in model.graph.node if node.op_type in PRODUCTS and node.output[0] not in chosen]
+    attentions = sum(node.op_type == "Softmax" for node in model.graph.node)
+    assert chosen and len(kept) == 2 * attentions
+    weights = {tensor.name for tensor in model.graph.initializer}
+    weights |= {node.output[0] for node in model.graph.node if set(node.input) <= weights}
+    assert not any(weights & set(node.input) for node in kept)
 
 
 def test_the_decoders_network_is_float16_and_its_transforms_are_not(reference: Bundle) -> None:
@@ -118,5 +123,5 @@ def test_parity_with_torch_in_every_precision(which: str, request: pytest.Fixtur
 def test_float16_holds_over_100_streamed_blocks(reference: Bundle, tmp_path: Path) -> None:
     guitar, _ = soundfile.read(GUITAR, dtype="float32", always_2d=True)
     found = list(streamed.compare(reference, guitar.mean(1), 100, tmp_path))
-    assert max(one.samples for one in found) < streamed.TOLERANCE  # measured: 7.6e-3
-    assert max(one.latents for one in found) < streamed.TOLERANCE  # measured: 4.5e-4, and no trend
+    assert max(one.samples for one in found) < streamed.TOLERANCE  # measured: 1.2e-2
+    assert max(one.latents for one in found) < streamed.TOLERANCE  # measured: 1.4e-3, and no trend
