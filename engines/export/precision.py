@@ -3,8 +3,8 @@
 One rule. A matrix product or convolution runs in float16 if its weights were rounded to float16 when the bundle was packed. It accumulates
 in float32 on every GPU that matters. Everything between such products stays float32: attention's own two products, whose rounding guidance
 makes twice as large, layer norms, softmax, rotary angles, activation functions, the residual stream, and attention biases (-1e9 is
-beyond float16). Products with float32 constants stay float32 as well, which is all of the DFTs, filterbanks and phase arithmetic, and so does
-the graph `encode`, whose kernels are DFTs in all but name. Inputs and outputs keep their names, shapes and types.
+beyond float16). Products with float32 constants stay float32 as well, which is all of the DFTs, filterbanks and phase arithmetic, and
+so does the graph `encode`, whose kernels are DFTs in all but name. Inputs and outputs keep their names, shapes and types.
 
 A CPU has no use for such a graph: ONNX Runtime drops casts around products that it has no float16 kernel for, and computes in float32.
 `Style.ROUNDED` writes the same roundings around float32 products, which every runtime keeps, so that a CPU gives the numbers that a
