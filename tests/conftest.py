@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 for name, value in {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "MPLBACKEND": "Agg"}.items():
     os.environ.setdefault(name, value)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background of a script, and so would be all that tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
