@@ -16,7 +16,7 @@ from tests.gig.score import CARD, ENGINE, NAMES, STARVED, SWITCHES, THERMAL, Fau
 
 RECORDED_STALL_SECONDS = 0.15  # silence that one may cost
 BEGIN_SECONDS = 9.0  # from the start of a pedal until its engine must be heard
-MOST_GROWN_MB = 12.0
+MOST_GROWN_MB = 20.0  # the notes that the set takes of itself among it
 SETTLED = 0.2  # of the set: from here on memory is flat
 CLOSE_MS = 20.0  # a governor that keeps its reserve never comes so near
 CALM_SECONDS = 60.0  # after the heat: by then the player's steps are back
