@@ -24,6 +24,11 @@ class Drawn:
     def longest_ns(self) -> int:
         return int(self._ns.max())
 
+    @property
+    def usual_ns(self) -> int:
+        """The median."""
+        return int(self._ns[np.searchsorted(np.cumsum(self._shares), 0.5)])
+
     def __call__(self) -> int:
         if not self._left:
             self._left = self._rng.choice(self._ns, _DRAWN, p=self._shares).tolist()
@@ -43,3 +48,6 @@ class Durations:
         self.block_step, self.block_decode = drawn["block_step"], drawn["block_decode"]
         self.audio_restart, self.engine_restart = drawn["audio_restart"], drawn["engine_restart"]
         self.main_start = drawn["main_start"]
+
+    def usual_block_ns(self, steps: int) -> int:
+        return self.block_encode.usual_ns + self.block_decode.usual_ns + steps * self.block_step.usual_ns

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from appliance.governor import GovernorSettings
 from engines.engine import Audio, EngineControls, EngineSpec, Stamp, no_stamp
 from tests.gig.durations import Durations
 from tests.gig.machine import Machine
@@ -70,8 +71,7 @@ class GigEngine:
         self._take(decode)
         stamp("decoded")
         self.generated += 1
-        at_least = (encode + decode + min(steps)) * self.load.times
-        if at_least > HOPELESS_NS or (self.load.times == 1.0 and sum(steps) + encode + decode > HOPELESS_NS):
+        if self._unlucky(encode + decode, steps):
             self.load.outliers.append(began_ns)
         heard = self._heard(block)
         wanted = number_of(self.spec.name, controls.prompt, controls.second_prompt, controls.morph)
@@ -82,6 +82,13 @@ class GigEngine:
         numbers = np.full(BLOCK, self._number, np.float32)
         numbers[:JOIN_FRAMES] = np.linspace(before, self._number, JOIN_FRAMES, dtype=np.float32)
         return np.asarray(heard * numbers, np.float32)
+
+    def _unlucky(self, rest: int, steps: list[int]) -> bool:
+        """It was drawn so long that no step less helps, or so much longer than usual that no governor's reserve covers it."""
+        if (rest + min(steps)) * self.load.times > HOPELESS_NS:
+            return True
+        drawn, usual = rest + sum(steps), self.durations.usual_block_ns(len(steps))
+        return drawn * self.load.times > HOPELESS_NS and (self.load.times == 1.0 or drawn * (1 - GovernorSettings.reserve) > usual)
 
     def prefill(self, block: Audio) -> None:
         self._take(self.durations.block_encode())
