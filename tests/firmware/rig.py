@@ -71,6 +71,12 @@ class Rig:
             )
         prefer(self.process.pid)  # a board has its processor for itself
 
+    @property
+    def waited_seconds(self) -> float:
+        """How long in all the board's program has waited for a processor: a real board never does."""
+        assert self.process is not None
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) / 1e9
+
     def unplug(self) -> None:
         Path(self.device).unlink(missing_ok=True)
         self.stop()
