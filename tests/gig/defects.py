@@ -16,7 +16,6 @@ import appliance.mixer
 import appliance.ring
 import appliance.slot
 import appliance.state
-import hw.alsa
 from appliance.stats import Counter
 
 
@@ -73,15 +72,6 @@ def _one_frame_late(begin: Any) -> Any:
     return longer
 
 
-def _deaf(ready: Any) -> Any:
-    """An xrun of playback is not mended."""
-
-    def ignored(self: Any, card: Any, data: Any) -> None:
-        self.health.playback_xruns += 1
-
-    return ignored
-
-
 DEFECTS: dict[str, Callable[[], None]] = {
     # blocks that were never written are played
     "unwritten": _replace(appliance.delay.EngineWatch, "usable", _trusting),
@@ -95,8 +85,6 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "no seam": _replace(appliance.ring.WetRing, "_joined", lambda joined: lambda self, start, wet: -wet),
     # reopenings of the card are not counted
     "uncounted": _replace(appliance.audio._HealthCount, "carry_over", _forgetful),
-    # playback is not filled again after it ran dry
-    "deaf": _replace(hw.alsa.AlsaPort, "_playback_xrun", _deaf),
     # an engine that died is not started again
     "dead stays dead": _replace(appliance.slot.Slot, "watch", lambda watch: lambda self: watch(self) if self.child.process else self.state),
     # steps are never shed

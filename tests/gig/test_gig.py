@@ -17,7 +17,6 @@ import pytest
 REPO = Path(__file__).parents[2]
 TOO_LONG_SECONDS = 1_800  # for a machine with much else to do
 SAMPLES = "every sample that is due is heard, without a click"
-HOLES = "the amp is without sound only while card or audio process are away"
 COUNTERS = "counters are true, and stand still without a fault"
 ENGINE = "the engine is heard unless a fault keeps it"
 PLANTED = {  # in tests/gig/defects.py: the faults that bring it out, minutes, and the rules of which one must object
@@ -25,9 +24,8 @@ PLANTED = {  # in tests/gig/defects.py: the faults that bring it out, minutes, a
     "jumps": ("", 1, {SAMPLES}),
     "no trails": ("", 1.5, {SAMPLES}),
     "longer": ("", 1, {SAMPLES}),
-    "no seam": ("engine killed", 1.5, {SAMPLES}),
+    "no seam": ("engine killed", 5, {SAMPLES}),  # it is heard only at a long delay
     "uncounted": ("card fails once", 1, {COUNTERS}),
-    "deaf": ("audio starved", 1, {HOLES, COUNTERS}),
     "dead stays dead": ("engine killed", 1, {"what died came back, and nothing else", ENGINE}),
     "no governor": ("heat", 1.5, {"heat sheds steps, not blocks"}),
     "no state": ("main killed", 2, {"a pedal that died sounds as before"}),
