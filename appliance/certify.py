@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from appliance.certificate import FAIL, PASS, Certificate, Disturbance
-from appliance.conditions import ECHO, conditions_now
+from appliance.conditions import conditions_now
 from appliance.config import Config, ControlsConfig
 from appliance.demo import shipped_guitar
 from appliance.disturbance import disturbed
@@ -39,7 +39,7 @@ from appliance.stats import Ledger, Rows
 from appliance.status import StatusError, fetch
 from appliance.vitals import MachineVitals, Vitals
 from engines.backends import AUTO, RUNTIMES
-from engines.bundle import locate, read_manifest, read_spec
+from engines.bundle import ECHO, locate, read_manifest, read_spec
 from engines.engine import EngineSpec
 from hw.file_audio import FileOptions, file_address
 

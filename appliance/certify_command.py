@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +14,13 @@ from rich.console import Console
 
 from appliance.as_service import CONFIG, become_service
 from appliance.certificate import Certificate, CertificateError, certificates_folder, read, write
-from appliance.conditions import ECHO
 from appliance.config import Config, load_config
 from appliance.device_key import DeviceKey
 from appliance.preset_commands import Commands
 from appliance.storage import state_folder
+from appliance.store import CURRENT, Store, address_of
 from appliance.trust import admit, keys_folder
-from engines.bundle import BundleError, locate
+from engines.bundle import ECHO, SUFFIX, locate
 
 if TYPE_CHECKING:
     from appliance.certify import SoakJob
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from appliance.stats import Rows
 
 MINUTES, MOST_MINUTES = 5.0, 24 * 60.0
-CURRENT, BUNDLE = "current", "engine.ghost"  # as the store calls them
-SHORT_DIGEST = re.compile("[0-9a-f]{4,64}")
 LOAD_NAMES = ("none", "stage", "heavy")
 
 
@@ -42,7 +39,7 @@ def add_certify(commands: Commands, out: Console) -> None:
         nargs="?",
         default="",
         metavar="BUNDLE",
-        help="a file, or a digest in the store (default: as configured)",
+        help="a file, or an engine in the store (default: as configured)",
     )
     one.add_argument("--minutes", type=_minutes, default=MINUTES, metavar="N", help=f"how long to play (default: {MINUTES:g})")
     one.add_argument("--load", choices=LOAD_NAMES, default="stage", help="what else the machine has to do meanwhile (default: stage)")
@@ -96,22 +93,16 @@ def certify_engine(arguments: argparse.Namespace, out: Console) -> int:
 
 
 def engine_of(wish: str, config: Config, allow_unsigned: bool) -> str:
-    """The address to soak. What comes from outside is checked before anything of it runs. Raises BundleError."""
-    store = state_folder(config.storage.folder) / "engines"
-    if (wish or config.engine.bundle) == CURRENT:
-        current = store / CURRENT / BUNDLE
-        return str(current.resolve()) if current.exists() else "reference"
+    """The address to soak. What comes from outside is checked before anything of it runs. Raises BundleError, StoreError."""
     if not wish:
-        return config.engine.bundle
+        return address_of(config)
     if wish in (ECHO, "reference"):
         return wish
-    held = list((store / "objects").glob(f"{wish}*/{BUNDLE}")) if SHORT_DIGEST.fullmatch(wish) else []
-    if len(held) > 1:
-        raise BundleError(f"{wish} is the beginning of {len(held)} engines: write more of it")
-    if held:
-        return str(held[0])
-    admit(locate(wish), keys_folder(config), allow_unsigned)
-    return wish
+    if wish.endswith(SUFFIX):
+        admit(locate(wish), keys_folder(config), allow_unsigned)
+        return wish
+    store = Store(state_folder(config.storage.folder) / "engines")
+    return str(store.active() if wish == CURRENT else store.find(wish).path)
 
 
 def show(path: Path, out: Console) -> int:

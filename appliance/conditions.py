@@ -32,9 +32,8 @@ from appliance.config import Config
 from appliance.device_key import DeviceKey
 from appliance.storage import state_folder
 from appliance.vitals import GPUS
-from engines.bundle import Bundle, locate, read_spec
+from engines.bundle import ECHO, digest_of, locate, read_spec
 
-ECHO = "echo"
 NONE = "none"
 PLAYING_CODE = ("appliance", "engines", "engines/lmdm", "engines/tensorrt", "hw")  # folders of the code that a block goes through
 ASK_BACKEND = "engines.here"
@@ -47,11 +46,6 @@ class Granted:
 
     realtime: str
     niceness: int
-
-
-def digest_of(address: str) -> str:
-    """What the engine at `address` is called. Raises BundleError."""
-    return ECHO if address == ECHO else Bundle.open(locate(address)).digest
 
 
 def steps_of(config: Config, address: str) -> int:

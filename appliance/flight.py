@@ -22,13 +22,12 @@ import numpy as np
 
 from appliance.flight_ring import HEAD, FlightRing, FlightSettings, Shape
 from appliance.stats import BlockMode
-from engines.bundle import Bundle, locate
+from engines.bundle import ECHO, digest_of, locate
 from engines.engine import Audio, Engine, EngineControls, EngineState, Stamp, no_stamp
 from engines.here import gpu_for, versions
 from engines.proofs import cpu
 
 CHECKPOINT_BLOCKS = 64  # from one checkpoint to the next, at least: a block is made again from so many
-ECHO = "echo"
 AUDIO_BYTES = 6  # of a frame: what was heard, and what was answered
 
 
@@ -39,11 +38,6 @@ class Played:
     engine: str  # address
     prompts: str = ""  # folder of the player's own prompts
     threads: int = 1
-
-
-def digest_of(address: str) -> str:
-    """Raises BundleError."""
-    return ECHO if address == ECHO else Bundle.open(locate(address)).digest
 
 
 def conditions(engine: Engine, threads: int) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.flight import ECHO, conditions, digest_of, hash_of, sixteen_bits
+from appliance.flight import conditions, hash_of, sixteen_bits
 from appliance.flight_file import About, SavedFlight
 from appliance.flight_ring import MAGIC, FlightError, FlightRing, Record, Shape, Text
 from appliance.stats import BlockMode
-from engines.bundle import BundleError, open_engine
+from engines.bundle import ECHO, BundleError, digest_of, open_engine
 from engines.engine import Audio, Engine, EngineState
 
 SAME_BITS = ("backend", "runtime", "cpu", "gpu", "machine", "threads")  # where one of these differs, answers may

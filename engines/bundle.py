@@ -27,6 +27,7 @@ from engines.strict_json import StrictJsonError, decode
 
 SUFFIX = ".ghost"
 REFERENCE = Path(__file__).parent / "bundles" / f"reference{SUFFIX}"  # what plays when no other engine is named
+ECHO = "echo"  # address of the engine that answers with what it hears
 SIGNATURE = MANIFEST + ".minisig"
 MAX_SIGNATURE_BYTES = 4096
 
@@ -130,9 +131,14 @@ def locate(address: str) -> Path:
     return Path(address).expanduser() if address not in ("", "reference") else REFERENCE
 
 
+def digest_of(address: str) -> str:
+    """What the engine at `address` is called; "echo" is called that. Raises BundleError."""
+    return ECHO if address == ECHO else Bundle.open(locate(address)).digest
+
+
 def read_spec(address: str, prompts: str = "") -> EngineSpec:
     """What the appliance must know of the engine at `address`, without loading it; `prompts` as for `open_engine`."""
-    if address == "echo":
+    if address == ECHO:
         return open_engine(address).spec
     manifest = read_manifest(locate(address))
     own = PromptShelf.open(prompts) if manifest.kind == "lmdm" else PromptShelf()
@@ -147,7 +153,7 @@ def open_engine(address: str, threads: int = 1, backend: str = "onnxruntime", pr
     `prompts` is a folder of the player's own prompts (engines.prompts); they come behind those of the bundle.
     `backend` is one of engines.backends; a set is played on "auto", what must give the same bits anywhere is not.
     """
-    if address == "echo":
+    if address == ECHO:
         from engines.echo import EchoEngine
 
         return EchoEngine()

@@ -141,7 +141,7 @@ class StreamingEngine:
         stamp("encoded")
         steps = min(controls.steps or self.spec.steps, self.spec.max_steps)
         clean = self._denoise(known, self._listen(controls, steps), steps, stamp)
-        self._leave(heard.latents if self._rests(controls) else clean, known.partner)
+        self._leave(heard.latents if self._rests(heard, controls) else clean, known.partner)
         samples = soften(self._decode())
         stamp("decoded")
         return samples
@@ -182,14 +182,14 @@ class StreamingEngine:
             loop[self.state.block % held] = heard
         return heard
 
-    def _rests(self, controls: EngineControls) -> bool:
+    def _rests(self, heard: Heard, controls: EngineControls) -> bool:
         """One who follows has heard nothing for a while: silence is the answer, and what the context holds, not the model's faint idea
         of it. It is denoised all the same, so that a rest takes as long as music."""
         if controls.jam or controls.freeze or controls.stray == 1:
             return False
         loop, held = self.state.loop, self.config.context_blocks
         newest = loop[-REST_BLOCKS:] if len(loop) < held else [loop[(self.state.block - age) % held] for age in range(REST_BLOCKS)]
-        return max(float(heard.sketch[..., -LOUDNESS_VALUES:].max()) for heard in newest) < sketched(SILENT_DBFS)
+        return max(float(one.sketch[..., -LOUDNESS_VALUES:].max()) for one in (heard, *newest)) < sketched(SILENT_DBFS)
 
     def _known(self, heard: Heard, controls: EngineControls) -> Known:
         """A jamming partner is heard as a partner and leaves no sketch; a player who is followed leaves both, unless we may stray."""

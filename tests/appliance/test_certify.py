@@ -31,11 +31,13 @@ from appliance.report import Report, Session, collect
 from appliance.shared import LEDGER, Layout, SharedMemory
 from appliance.soaked import MARGIN, Findings, course, reasons, steps_allowed
 from appliance.status import StatusError, fetch
+from appliance.store import Store, StoreError
 from appliance.vitals import MachineVitals
 from engines.bundle import REFERENCE, Bundle, BundleError, read_spec, write_bundle
 from engines.engine import EngineSpec
 from tests.appliance.test_certificate import CONDITIONS, MEASURED
 from tests.appliance.test_disturbance import alive, until
+from tests.appliance.tiny_engines import flash, tiny
 
 REPO = Path(__file__).parents[2]
 SOAK_SECONDS = 6.0
@@ -319,17 +321,20 @@ def test_power_and_clocks_are_read_as_the_kernel_has_them(tmp_path: Path) -> Non
 
 
 def test_what_is_to_be_soaked_is_found(tmp_path: Path) -> None:
+    """A file, a name, the beginning of a digest, or what plays."""
     config = parse_config(configured(tmp_path).read_text(), "test")
-    assert [engine_of(wish, config, False) for wish in ("", "echo", "current")] == ["reference", "echo", "reference"]
-    held = tmp_path / "state/engines/objects/abcdef12/engine.ghost"
-    held.parent.mkdir(parents=True)
-    held.write_bytes(b"")
-    (tmp_path / "state/engines/current").symlink_to("objects/abcdef12")
-    assert engine_of("abcd", config, False) == engine_of("current", config, False) == str(held)
-    held.parent.with_name("abcdef34").mkdir()
-    held.parent.with_name("abcdef34").joinpath("engine.ghost").write_bytes(b"")
-    with pytest.raises(BundleError, match="abcd is the beginning of 2 engines"):
-        engine_of("abcd", config, False)
+    store = Store(tmp_path / "state/engines")
+    assert [engine_of(wish, config, False) for wish in ("", "echo", "current")] == ["reference", "echo", str(REFERENCE)]
+    store.begin()
+    digest = flash(store, tiny(tmp_path / "one.ghost", "one"))
+    store.activate(digest)
+    held = str(store.objects.path(digest))
+    assert [engine_of(wish, config, False) for wish in ("one", digest[:6], "current")] == [held] * 3
+    flash(store, tiny(tmp_path / "two.ghost", "one", 2))
+    with pytest.raises(StoreError, match="'one' is 2 engines"):
+        engine_of("one", config, False)
+    with pytest.raises(StoreError, match="there is no engine 'another' here"):
+        engine_of("another", config, False)
     with pytest.raises(BundleError, match=r"absent\.ghost"):
         engine_of(str(tmp_path / "absent.ghost"), config, False)
 

@@ -145,8 +145,8 @@ def by_killing(scene: Scene, do: Do, cut_at: int) -> bool:
     return killed(lambda disk: done(do, scene.store(disk)), cut_at, piece=PIECE)
 
 
-def by_losing(scene: Scene, do: Do, cut_at: int) -> bool:
-    disk = LosingDisk(cut_at, scene.folder, PIECE)
+def by_losing(scene: Scene, do: Do, cut_at: int, kind: type[LosingDisk] = LosingDisk) -> bool:
+    disk = kind(cut_at, scene.folder, PIECE)
     try:
         done(do, scene.store(disk))
     except PowerCut:
@@ -179,18 +179,8 @@ class ForgetfulDisk(LosingDisk):
 
 def test_a_careless_store_would_be_found(scene: Scene) -> None:
     """The same cuts on a disk that never waits find damage soon."""
-
-    def forgetting(scene: Scene, do: Do, cut_at: int) -> bool:
-        disk = ForgetfulDisk(cut_at, scene.folder, PIECE)
-        try:
-            done(do, scene.store(disk))
-        except PowerCut:
-            disk.crash(random.Random(cut_at))
-            return True
-        return False
-
     with pytest.raises((AssertionError, BundleError)):
-        cut_at_every_step(scene, 2, forgetting)
+        cut_at_every_step(scene, 2, partial(by_losing, kind=ForgetfulDisk))
 
 
 def test_the_first_start_may_be_cut_too(scene: Scene) -> None:
