@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -281,11 +282,21 @@ def test_a_preset_that_can_not_be_is_refused(web: Web, place: str, wish: dict[st
 # Where it listens
 
 
+def free_port() -> int:
+    """Below the range from which the kernel gives outgoing connections theirs: nobody takes it before the test does."""
+    for port in range(20_000, 32_000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 def test_it_listens_to_this_machine_only_unless_told_otherwise() -> None:
-    config = parse_config("[web]\nport = 38731", "test").web
+    port = free_port()
+    config = parse_config(f"[web]\nport = {port}", "test").web
     sockets = open_sockets(config)
-    assert [one.getsockname() for one in sockets] == [("127.0.0.1", 38731)]
-    with pytest.raises(WebError, match=r"127\.0\.0\.1:38731 can't be served \(Address already in use\)"):
+    assert [one.getsockname() for one in sockets] == [("127.0.0.1", port)]
+    with pytest.raises(WebError, match=rf"127\.0\.0\.1:{port} can't be served \(Address already in use\)"):
         open_sockets(config)
     sockets[0].close()
 
@@ -302,4 +313,4 @@ def test_a_mistake_in_the_address_is_one_line(wish: str, says: str, capsys: pyte
 
 def test_an_interface_that_is_not_there_is_one_line() -> None:
     with pytest.raises(WebError, match="there is no network interface 'wlan77'"):
-        open_sockets(parse_config('[web]\nport = 38732\ninterface = "wlan77"', "test").web)
+        open_sockets(parse_config(f'[web]\nport = {free_port()}\ninterface = "wlan77"', "test").web)
