@@ -262,7 +262,6 @@ def test_a_million_damaged_bytes_move_nothing_on_the_board(rig: Rig) -> None:
     fd, host = line.fileno(), wire.Sender(5)
     decoder, dice = wire.Decoder(), random.Random(11)
     shown, heard = {DARK}, []
-    pause, good_at, waited = 0.0, time.monotonic(), rig.waited_seconds
     assert wait_until(lambda: rig.colours[0] != DARK, 10)
 
     def send(data: bytes) -> None:
@@ -281,14 +280,17 @@ def test_a_million_damaged_bytes_move_nothing_on_the_board(rig: Rig) -> None:
 
     send(beat(Colour.GREEN))
     assert wait_until(lambda: rig.relay)
+    held_up, good_at, waited = 0.0, time.monotonic(), rig.waited_seconds
     while damage.bytes < 1_000_000:
         send(damage.strike(beat(dice.choice((Colour.GREEN, Colour.BLUE)))))
-        if dice.random() < 0.3:
+        if good := dice.random() < 0.3:
             send(beat(Colour.GREEN) + beat(Colour.GREEN))
-            pause = max(pause, time.monotonic() - good_at, rig.waited_seconds - waited)
+        closed = rig.relay
+        held_up = max(held_up, time.monotonic() - good_at, rig.waited_seconds - waited)
+        if good:
             good_at, waited = time.monotonic(), rig.waited_seconds
         shown.add(rig.colours[0])
-        assert rig.alive and (rig.relay or pause > 0.1), rig.errors()  # where this machine held up beats or board, it may have fallen
+        assert rig.alive and (closed or held_up > 0.1), rig.errors()  # where this machine held up beats or board, it may have fallen
 
     def hellos() -> int:
         """How many beats the board has understood: each of ours asks for a hello, by naming no session."""
