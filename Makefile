@@ -94,8 +94,9 @@ $(VENV)/.tensorrt: pyproject.toml $(VENV)/.test
 demo: $(VENV)/.play
 	@$(BIN)/ghostnote demo --out build/demo
 
+# Real processes against real clocks: where others hold them up, a test may fail. It has one more try, and the summary names it.
 test: $(VENV)/.test $(VENV)/.parity $(VENV)/.tensorrt
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --reruns 1 -raR
 
 test-slow: $(VENV)/.test $(VENV)/.tensorrt
 	@$(BIN)/python -m pytest -m slow
