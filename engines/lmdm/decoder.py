@@ -3,10 +3,10 @@
 A small causal network predicts, for every 512-sample hop, the magnitude of each spectrum bin and how fast its phase turns (the
 instantaneous frequency, as a 2-vector whose length is its confidence). The phase is then integrated from the last block on,
 so a steady tone stays a tone: a feed-forward decoder given a constant latent can only answer with something periodic at the hop,
-which is a buzz. A peak spans several bins; if each turned at its own guess they would beat against each other, so the advance of
-a bin is the mean of its neighbourhood, weighted by power. Two corrections bring the magnitudes back to the mel energies that the
-latents state; one Griffin-Lim turn (Griffin and Lim, 1984) over the new and three carried frames makes neighbours agree, with
-the samples already played held fixed.
+which is a buzz. For the lower bins that is also read from the constant-Q rows, which tell a note that is held and its partials to a few
+cents; the network says how far to trust them. A peak spans several bins; if each turned at its own guess they would beat against each
+other, so the advance of a bin is the mean of its neighbourhood, weighted by power. One Griffin-Lim turn (Griffin and Lim, 1984) over the
+new and three carried frames makes neighbours agree, with the samples already played held fixed.
 
 The output lags its latents by 1536 samples (35 ms): a sample is final when its last frame is known.
 
@@ -16,25 +16,27 @@ Shapes: B batch, T latent, F frame (4 per latent), K bin (1025), D width. Runs i
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engines.lmdm import sketch
 from engines.lmdm.codec import (
     HOP_FRAMES,
     LATENT_CHANNELS,
     LOW_BINS,
     MEL_FLOOR,
     MELS,
+    SAMPLE_RATE,
     STACK,
     Encoder,
     Spectrum,
-    denormalise_mel,
     log_of_mel,
-    mel_filterbank,
     mel_interpolation,
+    normalise_low,
 )
 from engines.lmdm.dft import BINS, SIZE
 
@@ -43,8 +45,16 @@ CARRIED = DELAY_FRAMES // HOP_FRAMES  # frames that still touch samples not yet 
 SEAM_FRAMES = 1024
 KERNEL = 5
 LOG_MAGNITUDE_LIMIT = 7.0
-LOUDEST_MEL = 5.0  # normalised; full scale reaches 4.4
+PITCH_0_HZ = 55.0  # of the lowest constant-Q bin
+TURNED, PARTIALS = 96, 16  # spectrum bins (up to 2 kHz) that constant-Q peaks and so many partials of theirs may reach
+MEL_OVER_ROWS = 446.0  # a tone's mel magnitude over that of its constant-Q row
+QUIETEST_PITCH = 1e-3  # amplitude
+LEAST_BEND = 0.8  # of the log magnitudes of a peak
+SIDELOBE = 1e-3  # power against the loudest band's
+NO_PEAK = 1e-2  # power below which what is told fades: next to nothing has no direction
 QUIETEST_POWER = 1e-12  # against the loudest bin of a frame: below it all bins weigh alike
+BESIDE = 0.6  # what a bin beside counts in the mean of a neighbourhood; at 1, two notes in adjacent bins can leave nothing of each other
+MOST_LIFT = 2.0  # by which Griffin-Lim may raise the loudest bin, and others by more: what loud neighbours cancel has no phase to keep
 
 
 class CausalConvNeXt(nn.Module):
@@ -65,6 +75,46 @@ class CausalConvNeXt(nn.Module):
         return x + self.gain * self.contract(F.gelu(self.expand(self.norm(h)))), rows[:, 1 - KERNEL :]
 
 
+class LowPitches(nn.Module):
+    """What the constant-Q rows say of how fast the phase of the lower spectrum bins turns.
+
+    A spectrum bin is as wide as four semitones at 80 Hz, and a network that guesses a frequency to 1 Hz is off by 20 cents there. A
+    parabola through the three log magnitudes of a constant-Q peak gives it to 1 or 2, and the partials above it lie at its multiples;
+    a bin turns as what reaches it does. A peak that is far below the loudest mel band is a sidelobe of something else.
+
+    `forward`: normalised log constant-Q rows (B, T, 36) and log-mel (B, 4T, 128) -> phasors (B, T, 2, 96): how much more than
+    k pi / 2 bin k turns in a hop; of length 1, less where little is known, and 0 where nothing is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        slope, shift = _parabola_corrections()
+        quarter = torch.arange(TURNED) * (math.pi / 2)
+        constants = {
+            "semitones": torch.arange(1, LOW_BINS - 1) + shift, "slope": slope,
+            "orders": torch.arange(1, 1 + PARTIALS).float(), "bins": torch.arange(TURNED).float(),
+            "cos": quarter.cos(), "sin": quarter.sin(),
+        }  # fmt: skip
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, rows: Tensor, mel: Tensor) -> Tensor:
+        log, heard = (log_of_mel(part).clamp(max=LOG_MAGNITUDE_LIMIT) for part in (rows, mel))
+        loudest = (torch.exp(heard) - MEL_FLOOR).unflatten(1, (-1, STACK)).amax((2, 3))[..., None]
+        offset, is_peak = _parabolas(log)
+        magnitude = (torch.exp(log[..., 1:-1]) - MEL_FLOOR) / (loudest / MEL_OVER_ROWS).clamp(min=QUIETEST_PITCH)
+        power = is_peak * (magnitude.clamp(0, 1) ** 2 - SIDELOBE).clamp(min=0)  # (B, T, 34)
+        semitones = self.semitones + self.slope * offset
+        hz = (PITCH_0_HZ * torch.exp(semitones * (math.log(2) / 12)))[..., None] * self.orders  # (B, T, 34, N)
+        away = (hz * (SIZE / SAMPLE_RATE)).flatten(-2)[..., None] - self.bins  # (B, T, 34 N, 96)
+        reach = (1 - 0.25 * away * away).clamp(min=0) ** 4  # about the main lobe of a Hann window, as power
+        angle, power = (math.tau * HOP_FRAMES / SAMPLE_RATE) * hz, power[..., None] / self.orders**2
+        re, im = (((power * turn).flatten(-2)[..., None, :] @ reach)[..., 0, :] for turn in (angle.cos(), angle.sin()))
+        re, im = re * self.cos + im * self.sin, im * self.cos - re * self.sin
+        scale = torch.rsqrt((re * re + im * im).clamp(min=NO_PEAK**2))
+        return torch.stack([re * scale, im * scale], -2)
+
+
 class SpectrumNet(nn.Module):
     """Latents -> log-magnitude (B, F, 1025) and phase advance (B, F, 2, 1025). 2.4 M parameters."""
 
@@ -79,9 +129,11 @@ class SpectrumNet(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.magnitude = nn.Linear(width, BINS)
         self.advance = nn.Linear(width, 2 * BINS)
+        self.low_pitches, self.trust = LowPitches(), nn.Linear(width, TURNED)
         self.register_buffer("interpolation", mel_interpolation(), persistent=False)
         nn.init.zeros_(self.magnitude.weight)
         nn.init.zeros_(self.magnitude.bias)
+        nn.init.ones_(self.trust.bias)
 
     def histories(self, batch: int = 1) -> tuple[Tensor, Tensor]:
         """Silent convolution histories: (L1, B, 4, D1) and (L2, B, 4, D2)."""
@@ -90,27 +142,73 @@ class SpectrumNet(nn.Module):
             torch.zeros(len(self.frame_layers), batch, KERNEL - 1, self.norm.normalized_shape[0]),
         )
 
-    def forward(self, latents: Tensor, latent_rows: Tensor, frame_rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Latents (B, T, 88) and histories -> log-magnitude, advance, normalised mel (B, F, 128), histories."""
+    def forward(self, latents: Tensor, latent_rows: Tensor, frame_rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents (B, T, 100) and histories -> log-magnitude, advance, histories."""
         mel = self.encoder.mel_of(latents)
-        low = self.encoder.low_of(latents).repeat_interleave(STACK, 1)
+        low = self.encoder.low_of(latents)
         h = self.enter(latents / self.encoder.deviation)
         carried: list[list[Tensor]] = [[], []]
         for layer, rows in zip(self.latent_layers, latent_rows.unbind(0), strict=True):
             h, row = layer(h, rows)
             carried[0].append(row)
-        h = self.widen(h).unflatten(-1, (STACK, -1)).flatten(1, 2) + self.enter_mel(torch.cat([mel, low], -1))
+        h = self.widen(h).unflatten(-1, (STACK, -1)).flatten(1, 2) + self.enter_mel(torch.cat([mel, low.repeat_interleave(STACK, 1)], -1))
         for layer, rows in zip(self.frame_layers, frame_rows.unbind(0), strict=True):
             h, row = layer(h, rows)
             carried[1].append(row)
         h = self.norm(h)
         magnitude = log_of_mel(mel) @ self.interpolation + self.magnitude(h).float()
-        return magnitude, self.advance(h).float().unflatten(-1, (2, BINS)), mel, torch.stack(carried[0]), torch.stack(carried[1])
+        advance = self.advance(h).float().unflatten(-1, (2, BINS))
+        low_advance = self.trust(h).float()[..., None, :] * self.low_pitches(low, mel).repeat_interleave(STACK, 1)
+        advance = advance + F.pad(low_advance, (0, BINS - TURNED))
+        return magnitude, advance, torch.stack(carried[0]), torch.stack(carried[1])
 
 
-def _with_neighbours(x: Tensor) -> Tensor:
-    """(F, K) -> sums over each bin and the two beside it."""
-    return x + F.pad(x[:, 1:], (0, 1)) + F.pad(x[:, :-1], (1, 0))
+class Neighbourhoods(nn.Module):
+    """How the phase turns from one frame to the next about each bin: the mean of the bin and, for less, of the two beside it, by power.
+
+    `forward`: magnitudes (..., F, K) and advances (..., F, 2, K) -> phasors, re and im (..., F, K) each, whose length is the power that
+    agrees; and the power that there is (..., F, K).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        quarter_turns = torch.arange(BINS) % 4  # bin k turns by k pi / 2 per hop
+        self.register_buffer("cos", torch.tensor([1.0, 0.0, -1.0, 0.0])[quarter_turns], persistent=False)
+        self.register_buffer("sin", torch.tensor([0.0, 1.0, 0.0, -1.0])[quarter_turns], persistent=False)
+
+    def forward(self, magnitude: Tensor, advance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        power = ((magnitude / magnitude.amax(-1, keepdim=True)) ** 2).clamp(min=QUIETEST_POWER)
+        more_re, more_im = advance.unbind(-2)
+        re, im = more_re * self.cos - more_im * self.sin, more_re * self.sin + more_im * self.cos
+        return self._sum(power * re), self._sum(power * im), self._sum(power)
+
+    def _sum(self, x: Tensor) -> Tensor:
+        return x + BESIDE * (F.pad(x[..., 1:], (0, 1)) + F.pad(x[..., :-1], (1, 0)))
+
+
+def _parabolas(log: Tensor) -> tuple[Tensor, Tensor]:
+    """Log magnitudes (..., 36) -> where between bins 1 .. 34 and their neighbours a peak would be, in semitones, and how much there is one,
+    0 to 1, both (..., 34). A peak between two bins is half of either's: what comes out moves no faster than what goes in."""
+    below, at, above = log[..., :-2], log[..., 1:-1], log[..., 2:]
+    bend = 2 * at - below - above
+    offset = 0.5 * (above - below) / bend.clamp(min=LEAST_BEND)
+    return offset.clamp(-0.75, 0.75), ((0.6 - offset.abs()) / 0.2).clamp(0, 1) * (bend / LEAST_BEND).clamp(0, 1)
+
+
+@cache
+@torch.no_grad()
+def _parabola_corrections() -> tuple[Tensor, Tensor]:
+    """Slope and shift, each (34,), by which a steady tone's parabola tells where the tone is: windows of neighbouring bins differ in
+    length, and the longest are shorter than a semitone asks for."""
+    listen, off = sketch.Sketch(), torch.linspace(-0.4, 0.4, 5, dtype=torch.float64)
+    hz = PITCH_0_HZ * 2 ** ((torch.arange(1, LOW_BINS - 1)[:, None] + off) / 12)  # (34, 5)
+    time = torch.arange(sketch.HISTORY_FRAMES + sketch.LATENT_FRAMES, dtype=torch.float64) / SAMPLE_RATE
+    tones = torch.cos(math.tau * hz.flatten()[:, None] * time).float()
+    rows = log_of_mel(normalise_low(listen.magnitudes(tones)[0]))[:, 0].unflatten(0, hz.shape)  # (34, 5, 36)
+    found = torch.stack([_parabolas(rows[bin_])[0][:, bin_] for bin_ in range(LOW_BINS - 2)]).double()
+    found_mean = found.mean(1, keepdim=True)
+    slope = ((found - found_mean) * off).sum(1) / ((found - found_mean) ** 2).sum(1)
+    return slope.float(), (-slope * found_mean[:, 0]).float()
 
 
 def _unit(re: Tensor, im: Tensor) -> Tensor:
@@ -130,22 +228,17 @@ class DecoderState(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """`forward`: latents (1, T, 64) and state -> samples (2048 T,), state; T is fixed when the graph is made."""
+    """`forward`: latents (1, T, 100) and state -> samples (2048 T,), state; T is fixed when the graph is made."""
 
-    def __init__(self, net: SpectrumNet, latents: int, mel_corrections: int = 2) -> None:
+    def __init__(self, net: SpectrumNet, latents: int) -> None:
         super().__init__()
-        self.net, self.frames, self.mel_corrections = net, latents * STACK, mel_corrections
+        self.net, self.frames = net, latents * STACK
         self.spectrum = Spectrum()
-        bank = mel_filterbank()
-        quarter_turns = torch.arange(BINS) % 4  # bin k turns by k pi / 2 per hop
+        self.neighbourhoods = Neighbourhoods()
         overlap = torch.zeros((self.frames + 2 * CARRIED) * HOP_FRAMES)
         for t in range(self.frames + CARRIED):
             overlap[t * HOP_FRAMES : t * HOP_FRAMES + SIZE] += self.spectrum.window**2
         constants = {
-            "bank": bank,
-            "unbank": bank.T / (bank.sum(1) + 1e-3),
-            "turn_cos": torch.tensor([1.0, 0.0, -1.0, 0.0])[quarter_turns],
-            "turn_sin": torch.tensor([0.0, 1.0, 0.0, -1.0])[quarter_turns],
             "window_gain": 1 / overlap.clamp(min=0.05),
             "seam": 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(SEAM_FRAMES) + 0.5) / SEAM_FRAMES),
         }
@@ -164,8 +257,8 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         old = DecoderState(*state)
-        log_magnitude, advance, mel, latent_rows, frame_rows = self.net(latents, old.latent_rows, old.frame_rows)
-        magnitude = self._match_mel(torch.exp(log_magnitude[0].clamp(max=LOG_MAGNITUDE_LIMIT)), mel[0])
+        log_magnitude, advance, latent_rows, frame_rows = self.net(latents, old.latent_rows, old.frame_rows)
+        magnitude = torch.exp(log_magnitude[0].clamp(max=LOG_MAGNITUDE_LIMIT)).clamp(min=1e-7)
         re, im = self._integrate(magnitude, advance[0], old.phase)
         re = torch.cat([old.spectra[0], magnitude * re])
         im = torch.cat([old.spectra[1], magnitude * im])
@@ -182,18 +275,9 @@ class Decoder(nn.Module):
         )
         return samples, *new
 
-    def _match_mel(self, magnitude: Tensor, mel: Tensor) -> Tensor:
-        """Multiplicative updates towards the mel energies that the latents state (Lee and Seung, 2000)."""
-        wanted = (denormalise_mel(mel.clamp(max=LOUDEST_MEL)) - MEL_FLOOR).clamp(min=1e-5)
-        for _ in range(self.mel_corrections):
-            magnitude = magnitude * ((wanted / (magnitude @ self.bank).clamp(min=1e-6)) @ self.unbank)
-        return magnitude.clamp(min=1e-7)
-
     def _integrate(self, magnitude: Tensor, advance: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
         """Turn the carried phase on, frame by frame; the loop is unrolled in the graph."""
-        power = ((magnitude / magnitude.amax(1, keepdim=True)) ** 2).clamp(min=QUIETEST_POWER)
-        step_re = _with_neighbours(power * (advance[:, 0] * self.turn_cos - advance[:, 1] * self.turn_sin))
-        step_im = _with_neighbours(power * (advance[:, 0] * self.turn_sin + advance[:, 1] * self.turn_cos))
+        step_re, step_im, _ = self.neighbourhoods(magnitude, advance)
         scale = _unit(step_re, step_im)
         step_re, step_im = step_re * scale, step_im * scale
         re, im = phase[0:1], phase[1:2]
@@ -215,7 +299,8 @@ class Decoder(nn.Module):
         """One turn: to samples, what was played put back in place, and to spectra again with the wanted magnitudes."""
         samples = self._overlap_add(re, im) * self.window_gain
         re, im = self.spectrum(torch.cat([played, samples[DELAY_FRAMES:]]))
-        scale = magnitudes * _unit(re, im)
+        least = magnitudes * magnitudes / (MOST_LIFT * magnitudes.amax(1, keepdim=True))
+        scale = magnitudes * torch.rsqrt(torch.maximum(re * re + im * im, least * least).clamp(min=1e-30))
         return re * scale, im * scale
 
     def _seam(self, re: Tensor, im: Tensor, old_spectra: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class LatentPairs(Pairs):
             raise CheckpointError(f"{folder} holds no latents of Stable Audio Open: make them with `{make}`")
         self.encoded = [np.load(latents_path(score), mmap_mode="r") for score in scores]
         heard = [replace(score, rows=score.rows[:, : len(latents[0])]) for score, latents in zip(scores, self.encoded, strict=True)]
-        super().__init__(heard, codec.Encoder(), jam_share)
+        super().__init__(heard, codec.Encoder(), jam_share, repeat_share=0.0)  # what is fed back was never encoded
 
     def wordings(self) -> dict[int, list[Prompt]]:
         with np.load(self.folder / PROMPTS_FILE) as arrays:

@@ -24,6 +24,7 @@ from engines.lmdm import codec, decoder
 from engines.train import clips, codec_check, metrics, tones
 from engines.train.instruments import COMPANIONS, TARGETS, name_of
 from engines.train.notes import NoteDetector, note_f
+from engines.train.pretrain import load_encoder
 from engines.train.tables import Goal, bounds, goal_table, number, rounded, table
 from engines.train.timbre import Judge
 from engines.train.tones import Tone
@@ -31,7 +32,8 @@ from engines.train.tones import Tone
 Samples = NDArray[np.float32]
 
 SECONDS = 12.0
-MEASURES = ("mel_db", "note_f", "rough_db", "hop_db", "edge")
+MEASURES = ("mel_db", "projection_db", "note_f", "rough_db", "hop_db", "edge")
+HEADS = ("log-mel dB", "projection alone", "note-F", "rough dB", "hop dB", "edge")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Trip:
     sound: str
     kind: str  # "instrument", "guitar", "another bank", "real clean guitar", "real distorted guitar"
     mel_db: float
+    projection_db: float  # what of that the latents leave out, whoever decodes them
     note_f: float  # NaN where nothing is pitched
     rough_db: float
     hop_db: float
@@ -84,17 +87,17 @@ def sounds(data: Path) -> Iterable[tuple[str, str, Samples]]:
 
 def evaluate(path: Path, data: Path, command: str) -> CodecEvaluation:
     """Every sound and every tone through the codec in the checkpoint `path`."""
-    trip, detector, judge = codec_check.RoundTrip.of_checkpoint(path), NoteDetector.open(), Judge()
+    trip, encoder, detector, judge = codec_check.RoundTrip.of_checkpoint(path), load_encoder(path), NoteDetector.open(), Judge()
     result, spent, heard = CodecEvaluation(command), 0.0, 0.0
     for name, kind, audio in track(list(sounds(data)), description="codec"):
         began = time.process_time()
         made = trip(audio)
         spent, heard = spent + time.process_time() - began, heard + len(audio) / codec.SAMPLE_RATE
-        pitched = "drum" not in name
+        pitched, mel = "drum" not in name, judge.log_mel(audio)
         rough, hop = codec_check.rough_and_hop_db(audio, made)
         result.trips.append(Trip(
             name, kind,
-            metrics.mel_error_db(judge.log_mel(made), judge.log_mel(audio)),
+            metrics.mel_error_db(judge.log_mel(made), mel), metrics.mel_error_db(encoder.mel.back(encoder.mel(mel)), mel),
             note_f(*(detector.notes(a, codec.SAMPLE_RATE) for a in (audio, made))) if pitched else math.nan,
             rough, hop, codec_check.edge(audio, made, trip.delay_frames, trip.block_frames),
         ))
@@ -124,7 +127,7 @@ def kinds(result: CodecEvaluation) -> str:
     names = list(dict.fromkeys(trip.kind for trip in result.trips))
     chosen: Mapping[str, tuple[str, ...]] = {f"**all {len(result.trips)}**": (), **{name: (name,) for name in names}}
     rows = [[name, *(bounds(result.mean(measure, which)) for measure in MEASURES)] for name, which in chosen.items()]
-    return table(("", "log-mel dB", "note-F", "rough dB", "hop dB", "edge"), rows)
+    return table(("", *HEADS), rows)
 
 
 def markdown(result: CodecEvaluation) -> str:
@@ -134,7 +137,7 @@ def markdown(result: CodecEvaluation) -> str:
         ("What is asked of it", goal_table(goals(result))),
         ("By kind", kinds(result)),
         ("Steady tones", table(("pitch", "harmonic to other, dB", "off pitch, cents"), pitched)),
-        ("Each sound", table(("sound", "kind", "log-mel dB", "note-F", "rough dB", "hop dB", "edge"), each)),
+        ("Each sound", table(("sound", "kind", *HEADS), each)),
         ("How it was measured", METHOD),
     )
     return f"# The codec alone\n\n`{result.command}`\n" + "".join(f"\n## {title}\n\n{body}" for title, body in sections)
@@ -143,6 +146,7 @@ def markdown(result: CodecEvaluation) -> str:
 METHOD = """\
 - Sounds are held out: unseen scores (*another bank* also by a soundfont that nothing trained on), and recordings of real guitars. Of the
   recordings the decoder has heard one while training, "Feelings, picked clean".
+- **projection alone**: how far from the original the log-mel is that the latents state, before anything is decoded.
 - **note-F**: frame-wise F-measure of the notes that basic-pitch hears in the original and in what came back.
 - **rough**: energy of 20-150 Hz modulation against the original's; + is buzz. **hop**: the line at the hop rate (86.13 Hz) and its double
   against their surroundings, against the original's. **edge**: spectral flux at block seams over that elsewhere, against the original's.

@@ -178,7 +178,7 @@ class Features:
     """Audio -> rows of one part (T, 644). Long audio goes through in pieces of 64 latents, which the framing makes exact."""
 
     def __init__(self) -> None:
-        self.encoder, self.sketch = codec.Encoder(), sketch.Sketch()
+        self.log_mel, self.sketch = codec.LogMel(), sketch.Sketch()
 
     @torch.inference_mode()
     def of(self, audio: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -188,7 +188,7 @@ class Features:
         for start in range(0, len(audio), piece):
             x = padded[:, start : start + history + piece]
             cqt, loudness = self.sketch.magnitudes(x)
-            mel = self.encoder.log_mel(x[:, history - codec.HISTORY_FRAMES :])
+            mel = self.log_mel(x[:, history - codec.HISTORY_FRAMES :])
             parts.append(torch.cat([mel, cqt.unflatten(1, (-1, sketch.PER_LATENT)).flatten(-2), loudness], -1)[0].half().numpy())
         return np.concatenate(parts)
 

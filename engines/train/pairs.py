@@ -1,7 +1,8 @@
 """Training pairs from the rendered corpus: what a guitar played, what another instrument made of it, the words for that.
 
-Two kinds. *Following*: a target instrument plays the guitar's own notes. *Jamming*: a companion plays its own part, and of the guitar is
-known only what was played one or more blocks before. Gain is applied to linear magnitudes, so a quieter copy is exact.
+Two kinds. *Following*: a target instrument plays the guitar's own notes; now and then the guitar is heard with echoes of the target, as
+repeats feed them back, and the target has them too. *Jamming*: a companion plays its own part, and of the guitar is known only what was
+played one or more blocks before. Gain is applied to linear magnitudes, so a quieter copy is exact; of two sounds the powers are added.
 
 Shapes: B batch, T latent, S sketch channel, C latent channel. Runs in: training.
 """
@@ -9,7 +10,7 @@ Shapes: B batch, T latent, S sketch channel, C latent channel. Runs in: training
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from engines.lmdm import codec, text
 from engines.lmdm.sketch import PER_LATENT, Sketch
-from engines.train.corpus import CQT, LOUDNESS, MEL, Rows, Score
+from engines.train.corpus import CQT, LOUDNESS, MEL, ROW, Rows, Score
 from engines.train.instruments import COMPANIONS, TARGETS, training_phrases
 
 TEMPLATES = (
@@ -27,6 +28,9 @@ TEMPLATES = (
 BEFORE_DB = (-9.0, 6.0)  # level of what sounded before, against what should sound: the player decides, not the past
 CHANGED = 0.5  # share of windows whose words may have changed
 LAGS = (0, 1, 2)  # blocks by which a jamming partner is known late: future visibility of +1, 0 and -1 blocks
+REPEATS = (0.3, 0.85)  # how loud an answer is heard again, where it is fed back
+REPEAT_LATENTS = (10, 24)  # how much later
+ECHOES = 3  # of an answer that are heard again
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Choice:
     before: int  # part index of what sounded before; often the target itself
     at: int  # first latent
     lag: int = 0  # latents by which `heard` lies earlier
+    repeats: float = 0.0  # how loud the target is heard again, beside the guitar,
+    repeat: int = 0  # so many latents later
 
 
 @dataclass
@@ -63,6 +69,19 @@ def louder(rows: Tensor, gain: Tensor) -> Tensor:
     return torch.cat([codec.normalise_mel(magnitude * gain), rows[..., MEL.stop :] * gain], -1)
 
 
+def silence(count: int, length: int) -> Tensor:
+    """Rows of features (B, T, 644) of nothing."""
+    mel = codec.normalise_mel(torch.zeros(count, length, MEL.stop))
+    return torch.cat([mel, torch.zeros(count, length, ROW - MEL.stop)], -1)
+
+
+def together(rows: Tensor, more: Tensor) -> Tensor:
+    """Rows of features (B, T, 644) of two sounds at once: their powers add."""
+    mel, other = (codec.denormalise_mel(r[..., MEL]) - codec.MEL_FLOOR for r in (rows, more))
+    rest, besides = rows[..., MEL.stop :], more[..., MEL.stop :]
+    return torch.cat([codec.normalise_mel(torch.hypot(mel, other)), torch.hypot(rest, besides)], -1)
+
+
 def magnitudes(rows: Tensor) -> Tensor:
     """The constant-Q magnitudes (B, 2T, 64) in rows of features (B, T, 644)."""
     return rows[..., CQT].unflatten(-1, (PER_LATENT, -1)).flatten(1, 2)
@@ -71,8 +90,8 @@ def magnitudes(rows: Tensor) -> Tensor:
 class Pairs:
     """Draws aligned windows from the scores of the splits that it is given."""
 
-    def __init__(self, scores: Sequence[Score], encoder: codec.Encoder, jam_share: float = 0.15) -> None:
-        self.encoder, self.sketch, self.jam_share = encoder, Sketch(), jam_share
+    def __init__(self, scores: Sequence[Score], encoder: codec.Encoder, jam_share: float = 0.3, repeat_share: float = 0.2) -> None:
+        self.encoder, self.sketch, self.jam_share, self.repeat_share = encoder, Sketch(), jam_share, repeat_share
         self.scores = list(scores)
         self.following = [i for i, score in enumerate(self.scores) if score.indices("target")]
         self.jamming = [i for i, score in enumerate(self.scores) if score.indices("companion")]
@@ -96,6 +115,8 @@ class Pairs:
         both, own = (10 ** (db.float() / 20) for db in (both_db, heard_db))
         other = both * 10 ** (torch.from_numpy(rng.uniform(*BEFORE_DB, count)).float() / 20) if vary else both
         target, before, heard = louder(target, both), louder(before, other), louder(heard, own)
+        again = louder(self._echoes(choices, length), both)
+        target, before, heard = together(target, again), together(before, again), together(heard, again)
         programs = [self.scores[c.score].parts[c.target].program for c in choices]
         prompts = [self.prompts[p][rng.integers(len(self.prompts[p])) if vary else 0] for p in programs]
         return Batch(
@@ -114,6 +135,15 @@ class Pairs:
             rows.append(self.scores[c.score].rows[getattr(c, which), at : at + length])
         return torch.from_numpy(np.stack(rows)).float()
 
+    def _echoes(self, choices: Sequence[Choice], length: int) -> Tensor:
+        """What is heard of the targets again, each echo a repeat later than the last (B, T, 644)."""
+        echoes = silence(len(choices), length)
+        for turn in range(ECHOES, 0, -1):
+            earlier = [replace(c, at=c.at - turn * c.repeat) for c in choices]
+            gain = torch.tensor([c.repeats**turn for c in choices])
+            echoes = together(echoes, louder(self._rows(earlier, "target", length), gain))
+        return echoes
+
     def draw(self, rng: np.random.Generator, length: int, per_block: int) -> Choice:
         """A random window of `length` latents."""
         jam = bool(self.jamming) and rng.random() < self.jam_share
@@ -124,8 +154,11 @@ class Pairs:
         target, before = (int(part) for part in rng.choice(others, 2))
         before = before if rng.random() < CHANGED else target
         lag = int(rng.choice(LAGS)) * per_block if jam else 0
-        at = int(rng.integers(lag, score.latents - length))
-        return Choice(index, guitar, target, target if jam else before, at, lag)
+        repeated = not jam and rng.random() < self.repeat_share
+        repeats = float(rng.uniform(*REPEATS)) if repeated else 0.0
+        repeat = int(rng.integers(*REPEAT_LATENTS)) if repeated else 0
+        at = int(rng.integers(max(lag, ECHOES * repeat), score.latents - length))
+        return Choice(index, guitar, target, target if jam else before, at, lag, repeats, repeat)
 
     def batch(self, rng: np.random.Generator, count: int, length: int, per_block: int) -> Batch:
         """`count` random windows of `length` latents."""

@@ -63,7 +63,7 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder, self.pca = codec.Encoder(), codec.Pca(codec.STACK * codec.MELS, codec.MEL_CHANNELS)
+        self.spectrogram, self.pca = codec.LogMel(), codec.Pca(codec.STACK * codec.MELS, codec.MEL_CHANNELS)
         features = 3 * codec.MEL_CHANNELS
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
@@ -100,7 +100,7 @@ class Judge(nn.Module):
         count = len(audio) // codec.LATENT_FRAMES * codec.LATENT_FRAMES
         padded = torch.from_numpy(np.concatenate([np.zeros(codec.HISTORY_FRAMES, np.float32), audio[:count]]))[None]
         pieces = [padded[:, start : start + codec.HISTORY_FRAMES + PIECE_FRAMES] for start in range(0, count, PIECE_FRAMES)]
-        return torch.cat([self.encoder.log_mel(piece)[0] for piece in pieces])
+        return torch.cat([self.spectrogram(piece)[0] for piece in pieces])
 
 
 def parts(folder: Path, split: str) -> Iterator[tuple[int, Tensor]]:

@@ -62,7 +62,7 @@ def test_every_product_with_weights_is_float16_and_attentions_own_are_not(refere
 
 
 def test_the_decoders_network_is_float16_and_its_transforms_are_not(reference: Bundle) -> None:
-    """Rewritten products are all upstream of the magnitudes; DFTs and filterbanks have constants that float16 does not hold."""
+    """Rewritten products are all upstream of the magnitudes; DFTs have constants that float16 does not hold, pitches none."""
     model = onnx.ModelProto.FromString(graphs_of(reference)["decode"])
     chosen = {node.output[0] for node in half_products(model)}
     kept = [node for node in model.graph.node if node.op_type in PRODUCTS and node.output[0] not in chosen]
@@ -71,7 +71,7 @@ def test_the_decoders_network_is_float16_and_its_transforms_are_not(reference: B
     casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in ("Cast", "Identity")}
     for node in kept:
         kinds = [stored[casts.get(name, name)] for name in node.input if casts.get(name, name) in stored]
-        assert TensorProto.FLOAT in kinds, node.name
+        assert TensorProto.FLOAT in kinds or not kinds, node.name
 
 
 def test_encode_stays_float32(reference: Bundle) -> None:
@@ -123,5 +123,5 @@ def test_parity_with_torch_in_every_precision(which: str, request: pytest.Fixtur
 def test_float16_holds_over_100_streamed_blocks(reference: Bundle, tmp_path: Path) -> None:
     guitar, _ = soundfile.read(GUITAR, dtype="float32", always_2d=True)
     found = list(streamed.compare(reference, guitar.mean(1), 100, tmp_path))
-    assert max(one.samples for one in found) < streamed.TOLERANCE  # measured: 1.2e-2
-    assert max(one.latents for one in found) < streamed.TOLERANCE  # measured: 1.4e-3, and no trend
+    assert max(one.samples for one in found) < streamed.TOLERANCE  # measured: 1.3e-2
+    assert max(one.latents for one in found) < streamed.TOLERANCE  # measured: 6e-4, and no trend

@@ -119,7 +119,7 @@ class TestTimbre:
         audio = noise(8.0)
         count = len(audio) // codec.LATENT_FRAMES * codec.LATENT_FRAMES
         padded = np.concatenate([np.zeros(codec.HISTORY_FRAMES, np.float32), audio[:count]])
-        whole = judge.encoder.log_mel(torch.from_numpy(padded)[None])[0]
+        whole = judge.spectrogram(torch.from_numpy(padded)[None])[0]
         assert torch.allclose(judge.log_mel(audio), whole, atol=1e-5)
 
     def test_quiet_windows_are_not_judged(self, judge: timbre.Judge) -> None:
