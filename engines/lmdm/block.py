@@ -21,6 +21,14 @@ class Words:
 
 
 @dataclass(frozen=True)
+class Untold:
+    """What guidance steers away from."""
+
+    words: Words  # none
+    known: Mapping[str, Array]  # what it is told of the player
+
+
+@dataclass(frozen=True)
 class Steps:
     """How the block is denoised."""
 
@@ -31,7 +39,7 @@ class Steps:
 
 
 def passes(
-    first: Mapping[str, Array] | None, step: Mapping[str, Array], words: Words, null: Words | None, steps: Steps
+    first: Mapping[str, Array] | None, step: Mapping[str, Array], words: Words, untold: Untold | None, steps: Steps
 ) -> tuple[Pass, ...]:
     """`first` and `step` are the inputs of those graphs that stay the same over the block; `first` is None if nothing is pending."""
     made = []
@@ -39,8 +47,8 @@ def passes(
         commits = k == 0 and first is not None
         told = {**(first if first is not None and commits else step), "told": level}
         evaluations = [Evaluation("first" if commits else "step", told, words.text, commits)]
-        if null is not None:
-            evaluations.append(Evaluation("step", {**step, "told": null.levels[k]}, null.text))
+        if untold is not None:
+            evaluations.append(Evaluation("step", {**step, **untold.known, "told": untold.words.levels[k]}, untold.words.text))
         weights = sampler.weights(steps.times[k], steps.times[k + 1], steps.ping_pong, steps.guidance)
         made.append(Pass(tuple(evaluations), weights, steps.noise[k] if steps.ping_pong else None))
     return tuple(made)

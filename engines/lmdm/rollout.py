@@ -38,9 +38,10 @@ class Conditions:
     sketch: Tensor | None = None  # (B, T, 1 + sketch channels)
     partner: Tensor | None = None  # (B, T, 1 + C)
 
-    def untold(self) -> Conditions:
-        """The same, but for the words."""
-        return Conditions(torch.zeros_like(self.states), torch.zeros_like(self.pooled), self.sketch, self.partner)
+    def unguided(self) -> Conditions:
+        """What guidance steers away from: no words, and nothing of a partner who is not followed."""
+        partner = None if self.sketch is None or self.partner is None else self.partner * (self.sketch[..., :1] > 0)
+        return Conditions(torch.zeros_like(self.states), torch.zeros_like(self.pooled), self.sketch, partner)
 
     def block(self, model: LMDM, index: int) -> tuple[Tensor | None, Tensor | None]:
         n = model.config.block_latents
@@ -90,7 +91,7 @@ def denoise_block(model: LMDM, conditions: Conditions, context: Context, block: 
     for step, (t, t_next) in enumerate(pairwise(sampling.times)):
         v = velocity(model, conditions, context, block, x, t)
         if sampling.guidance != 1:
-            v = sampler.guide(v, velocity(model, conditions.untold(), context, block, x, t), sampling.guidance)
+            v = sampler.guide(v, velocity(model, conditions.unguided(), context, block, x, t), sampling.guidance)
         x = sampler.ping_pong(x, v, t, t_next, noise(block, step + 1)) if sampling.ping_pong else sampler.euler(x, v, t, t_next)
     return x
 

@@ -60,6 +60,14 @@ class Known:
     sketch_rows: Array  # (1, N, 1 + S)
     partner: Array  # (1, N, 1 + C)
 
+    def inputs(self) -> dict[str, Array]:
+        return {"sketch_rows": self.sketch_rows, "partner": self.partner}
+
+    def unguided(self) -> Known:
+        """What guidance steers away from knows this much: a follower all, one who jams nothing of the partner."""
+        follows = self.sketch_rows[..., :1] > 0
+        return self if follows.all() else Known(self.sketch_rows, self.partner * follows)
+
 
 @dataclass(frozen=True)
 class LmdmFacts:
@@ -68,7 +76,7 @@ class LmdmFacts:
     config: ModelConfig
     spacing: sampler.Spacing
     ping_pong: bool  # fresh noise between steps, for post-trained models; Euler steps where not
-    guidance: float  # classifier-free guidance towards the words; 1 is none and costs nothing
+    guidance: float  # classifier-free guidance towards words and partner; 1 is none and costs nothing
     use_partner: bool  # whether the target is also told the latents that were heard, beside their sketch
     history_frames: int  # samples of input that the analysis reaches back to
     decoder_state: tuple[str, ...]  # names of the decode graph's state, in order
@@ -212,12 +220,13 @@ class StreamingEngine:
             for _ in range(steps):
                 stamp("step")
             return clean
+        unguided = known.unguided()
         for step, level in enumerate(told.levels):
-            inputs = {"noisy": x, "sketch_rows": known.sketch_rows, "partner": known.partner, "told": level, **told.text}
+            inputs = {"noisy": x, **known.inputs(), "told": level, **told.text}
             v = self._step(inputs) if state.pending is None else self._first(inputs, state.pending)
             if self.facts.guidance != 1:
                 null = self.vocabulary.told(NULL_PROMPT, steps)
-                v_null = self._step({**inputs, "told": null.levels[step], **null.text})
+                v_null = self._step({"noisy": x, **unguided.inputs(), "told": null.levels[step], **null.text})
                 v = sampler.guide(v, v_null, np.float32(self.facts.guidance))
             t, t_next = np.float32(times[step]), np.float32(times[step + 1])
             fresh = sampler.block_noise(state.seed, state.block, step + 1, shape) if self.facts.ping_pong else None
@@ -248,7 +257,7 @@ class StreamingEngine:
     def _passes(self, known: Known, told: Told, steps: int) -> tuple[Pass, ...]:
         state, cache, rows = self.state, self.state.cache, self._pending_rows()
         shape = (self.config.block_latents, self.config.latent_channels)
-        target = {"sketch_rows": known.sketch_rows, "partner": known.partner}
+        target, unguided = known.inputs(), known.unguided().inputs()
         step, first = {**target, **self.rotary(self._own_positions()), "cache_bias": cache.bias}, None
         if state.pending is not None and state.pending_partner is not None:
             positions = np.concatenate([self._pending_positions(), self._own_positions()])
@@ -257,9 +266,10 @@ class StreamingEngine:
             step["cache_bias"] = cache.bias_with(rows, 0)
         prompts = [told] if self.facts.guidance == 1 else [told, self.vocabulary.told(NULL_PROMPT, steps)]
         words, *null = [whole.Words(one.text, list(one.levels)) for one in prompts]
+        untold = whole.Untold(null[0], unguided) if null else None
         noise = [sampler.block_noise(state.seed, state.block, k + 1, shape) for k in range(steps)] if self.facts.ping_pong else []
         plan = whole.Steps(sampler.schedule(steps, self.facts.spacing), self.facts.ping_pong, self.facts.guidance, noise)
-        return whole.passes(first, step, words, null[0] if null else None, plan)
+        return whole.passes(first, step, words, untold, plan)
 
     def _own_positions(self) -> NDArray[np.int64]:
         """Of the target's latents and its global token."""

@@ -52,7 +52,7 @@ class Plan:
     strays: int = 6
     seconds: float = 12.0  # of a clip that strays or morphs
     jams: int = 14  # partners: the guitars of the unseen bands, then others
-    jam_seconds: float = 22.0
+    jam_seconds: float = 44.0
     minutes: int = 10
     programs: tuple[int, ...] = (48, 11)  # of the long rollouts: one that holds its notes, one that lets them ring
 

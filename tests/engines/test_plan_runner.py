@@ -81,10 +81,11 @@ def assert_same(ours: StreamingEngine, theirs: StreamingEngine) -> None:
 @pytest.mark.parametrize("facts", [{}, {"guidance": 3.0}, {"ping_pong": True}], ids=["plain", "guided", "ping-pong"])
 @pytest.mark.parametrize("regime", list(Regime), ids=lambda regime: regime.value)
 def test_a_whole_block_is_the_same_as_step_by_step(packed: Packed, kernels: ctypes.CDLL, regime: Regime, facts: dict[str, Any]) -> None:
-    """Blocks, a prefill, other words, other steps, a restore and a reset: the device's copy of the context follows all of it."""
+    """Blocks, a jam, a prefill, other words, other steps, a restore and a reset: the device's copy of the context follows all of it."""
     plain, whole = pair(packed(regime)[0], kernels, **facts)
     blocks = guitar(12, plain.spec.block_frames)
-    wishes = [EngineControls(prompt=prompt, steps=steps) for prompt, steps in ((0, 0), (0, 0), (1, 0), (1, 1), (0, 5), (0, 0))]
+    wishes = [EngineControls(prompt=prompt, steps=steps) for prompt, steps in ((0, 0), (0, 0), (1, 0), (1, 1), (0, 5))]
+    wishes.append(EngineControls(jam=True))
     for block, controls in zip(blocks, wishes, strict=False):
         for engine in (plain, whole):
             engine.generate(block, controls)

@@ -42,10 +42,13 @@ def test_every_graph_output_is_within_1e_4_of_torch(packed: Packed, regime: Regi
             assert difference <= 1e-4 or output == "phase_next", f"{graph}.{output}: {difference:.1e}"
 
 
+WAYS = {"plain": (1.0, False, False), "guided": (3.0, False, False), "guided jam": (2.0, False, True), "ping-pong": (1.0, True, False)}
+
+
 @REGIMES
-@pytest.mark.parametrize(("guidance", "ping_pong"), [(1.0, False), (3.0, False), (1.0, True)])
+@pytest.mark.parametrize(("guidance", "ping_pong", "jam"), list(WAYS.values()), ids=list(WAYS))
 @torch.no_grad()
-def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: float, ping_pong: bool) -> None:
+def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: float, ping_pong: bool, jam: bool) -> None:
     """Eight blocks through the exported graphs give the latents of the torch rollout that training uses."""
     bundle, model, _ = packed(regime)
     engine = StreamingEngine(bundle, OrtBackend())
@@ -56,12 +59,14 @@ def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: floa
         latents, sketch = engine.graphs["encode"]({"audio": np.concatenate([engine.state.audio, block])[None]})
         heard.append(torch.from_numpy(latents))
         sketches.append(torch.from_numpy(sketch))
-        engine.generate(block, EngineControls(prompt=1))
+        engine.generate(block, EngineControls(prompt=1, jam=jam))
         assert engine.state.pending is not None
         made.append(engine.state.pending)
-    told = lambda rows: torch.cat([torch.ones(1, 8 * engine.config.block_latents, 1), torch.cat(rows, 1)], 2)  # noqa: E731
+    here = torch.ones(1, 8 * engine.config.block_latents, 1)
+    sketch_rows = torch.cat([here, torch.cat(sketches, 1)], 2) * (not jam)
+    partner = torch.cat([here / (3 if jam else 1), torch.cat(heard, 1)], 2)  # in a jam it was played two blocks before
     states, pooled = (torch.tensor(engine.weights.array(f"prompt/1/{part}")).float() for part in ("states", "pooled"))
-    conditions = Conditions(states, pooled, told(sketches), told(heard))
+    conditions = Conditions(states, pooled, sketch_rows, partner)
     sampling = Sampling(sampler.schedule(3, sampler.Spacing.EVEN), ping_pong, guidance)
     expected = rollout(model, conditions, 8, sampling, seeded_noise(11, 1, model))
     np.testing.assert_allclose(np.concatenate(made, 1), expected.numpy(), atol=1e-3, rtol=1e-4)
@@ -235,6 +240,7 @@ def test_jamming_hears_a_partner_and_follows_nothing(packed: Packed) -> None:
     assert np.allclose(jam.partner[..., 0], 1 / 3)  # played two blocks before what is being made
     assert np.allclose(follow.sketch_rows[..., 0], 1) and np.allclose(follow.partner[..., 0], 1)
     assert np.allclose(loose.sketch_rows[..., 0], 0.6) and not loose.partner.any()
+    assert follow.unguided() is follow and not jam.unguided().partner.any()
 
 
 def test_freezing_hears_nothing_new_and_goes_on(packed: Packed) -> None:
