@@ -9,6 +9,7 @@ The guitar is a low tone (cable.py), so that the largest step from one sample to
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,7 +90,8 @@ def undisturbed(pedal: Pedal, same_engine: bool = True) -> Iterator[Heard]:
     heard.samples = np.frombuffer((pedal.container.share / FILE).read_bytes(), "<i2") / 32768
     first, last = (round((at - recordings[-1].began) * RATE) for at in (began, ended))
     heard.step = largest_step(heard.samples[first:last])
-    heard.allowed = max(largest_step(heard.samples[:first]), largest_step(heard.samples[last:])) + CLICK
+    own = largest_step(heard.samples[:first]), largest_step(heard.samples[last:])
+    heard.allowed = (max(own) if same_engine else math.hypot(*own)) + CLICK  # at equal power, two sound together as one can't alone
     print(f"\n{heard}")
     assert heard.lost == 0, "the machine took the processor from the audio process: nothing can be said"
     assert heard.after.counts == heard.before.counts
