@@ -21,7 +21,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Untold:
+class Unguided:
     """What guidance steers away from."""
 
     words: Words  # none
@@ -39,7 +39,7 @@ class Steps:
 
 
 def passes(
-    first: Mapping[str, Array] | None, step: Mapping[str, Array], words: Words, untold: Untold | None, steps: Steps
+    first: Mapping[str, Array] | None, step: Mapping[str, Array], words: Words, unguided: Unguided | None, steps: Steps
 ) -> tuple[Pass, ...]:
     """`first` and `step` are the inputs of those graphs that stay the same over the block; `first` is None if nothing is pending."""
     made = []
@@ -47,8 +47,8 @@ def passes(
         commits = k == 0 and first is not None
         told = {**(first if first is not None and commits else step), "told": level}
         evaluations = [Evaluation("first" if commits else "step", told, words.text, commits)]
-        if untold is not None:
-            evaluations.append(Evaluation("step", {**step, **untold.known, "told": untold.words.levels[k]}, untold.words.text))
+        if unguided is not None:
+            evaluations.append(Evaluation("step", {**step, **unguided.known, "told": unguided.words.levels[k]}, unguided.words.text))
         weights = sampler.weights(steps.times[k], steps.times[k + 1], steps.ping_pong, steps.guidance)
         made.append(Pass(tuple(evaluations), weights, steps.noise[k] if steps.ping_pong else None))
     return tuple(made)

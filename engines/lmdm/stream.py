@@ -257,7 +257,7 @@ class StreamingEngine:
     def _passes(self, known: Known, told: Told, steps: int) -> tuple[Pass, ...]:
         state, cache, rows = self.state, self.state.cache, self._pending_rows()
         shape = (self.config.block_latents, self.config.latent_channels)
-        target, unguided = known.inputs(), known.unguided().inputs()
+        target = known.inputs()
         step, first = {**target, **self.rotary(self._own_positions()), "cache_bias": cache.bias}, None
         if state.pending is not None and state.pending_partner is not None:
             positions = np.concatenate([self._pending_positions(), self._own_positions()])
@@ -266,10 +266,10 @@ class StreamingEngine:
             step["cache_bias"] = cache.bias_with(rows, 0)
         prompts = [told] if self.facts.guidance == 1 else [told, self.vocabulary.told(NULL_PROMPT, steps)]
         words, *null = [whole.Words(one.text, list(one.levels)) for one in prompts]
-        untold = whole.Untold(null[0], unguided) if null else None
+        unguided = whole.Unguided(null[0], known.unguided().inputs()) if null else None
         noise = [sampler.block_noise(state.seed, state.block, k + 1, shape) for k in range(steps)] if self.facts.ping_pong else []
         plan = whole.Steps(sampler.schedule(steps, self.facts.spacing), self.facts.ping_pong, self.facts.guidance, noise)
-        return whole.passes(first, step, words, untold, plan)
+        return whole.passes(first, step, words, unguided, plan)
 
     def _own_positions(self) -> NDArray[np.int64]:
         """Of the target's latents and its global token."""

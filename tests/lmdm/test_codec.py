@@ -45,8 +45,10 @@ def test_dft_is_the_fft_and_its_inverse() -> None:
 @torch.no_grad()
 def test_listening_block_by_block_equals_the_whole(audio: Tensor, listen: Listen) -> None:
     pieces = [listen(audio[:, i * BLOCK : i * BLOCK + sketch.HISTORY_FRAMES + BLOCK]) for i in range(3)]
-    for parts, whole in zip(zip(*pieces, strict=True), listen(audio), strict=True):
-        torch.testing.assert_close(torch.cat(parts, 1), whole, atol=2e-5, rtol=1e-5)
+    latents, sketched = (torch.cat(parts, 1) for parts in zip(*pieces, strict=True))
+    wanted_latents, wanted_sketch = listen(audio)
+    torch.testing.assert_close(latents, wanted_latents, atol=2e-5, rtol=1e-5)  # scaling lifts the rounding of the least channels
+    torch.testing.assert_close(sketched, wanted_sketch, atol=1e-5, rtol=1e-5)
 
 
 def test_latents_and_sketch_look_back_only(audio: Tensor, listen: Listen) -> None:
