@@ -197,6 +197,11 @@ class WetBus:
         self.lift = np.ones(frames, np.float32)  # what makes an equal-power fade of a mean: for the output, never for the repeats
         self.lifts = False  # whether it differs from 1
 
+    @property
+    def heard(self) -> Samples:
+        """What was sent to the engine at the moment of music that `out` answers."""
+        return self._tap.plain
+
     def turn(self, position: int, delay_frames: float, turn: float = 0.0) -> Samples:
         """The wet bus at `position`, in a buffer that is used again for the next period; `turn` is the control of that name."""
         delay = int(min(self.longest_delay_frames, max(self._frames, delay_frames)))  # in this order: NaN is harmless

@@ -2,7 +2,7 @@
 
     dry --+--> feed --> (+) --> limiter --> send, into the input ring
           |              ^
-          |              +-- repeats <--+
+          |              +-- repeats <--+   (never more than was heard: LoopGuard)
           |                             |
           |    wet bus (delay.py), tone +--> wet gain --+
           |                                             v
@@ -30,7 +30,7 @@ from appliance.ring import Ring
 from appliance.shared import SharedMemory
 from appliance.stats import Counter, Counters
 from appliance.tone import Tone
-from engines.engine import JAM_BLOCKS
+from engines.engine import JAM_BLOCKS, LoopGuard
 
 RAMP_FRAMES = 1024  # a full-scale change of any gain
 MAX_REPEATS = 0.95
@@ -87,8 +87,9 @@ class Limiter:
         np.maximum(samples, -1.0, out=samples)
 
 
-def gains(controls: Controls) -> tuple[float, float, float, float]:
-    """Where the controls want the gains of dry, wet, feed and repeats. Bypass is unity for the dry signal, whatever mix and level say."""
+def gains(controls: Controls, share: float = 1.0) -> tuple[float, float, float, float]:
+    """Where the controls want the gains of dry, wet, feed and repeats, of which a `share` is safe. Bypass is unity for the dry signal,
+    whatever mix and level say."""
     get = controls.get
     mix, level = min(1.0, max(0.0, get(Control.MIX))), max(0.0, get(Control.LEVEL))
     tuning = get(Control.TUNER)
@@ -98,7 +99,7 @@ def gains(controls: Controls) -> tuple[float, float, float, float]:
     angle = mix * math.pi / 2
     dry = 0.0 if kill_dry else 1.0 if bypass else 0.0 if mix == 1.0 else level * math.cos(angle)
     wet = 0.0 if muted else level * math.sin(angle)
-    repeats = 0.0 if muted else min(MAX_REPEATS, max(0.0, get(Control.REPEATS)))
+    repeats = 0.0 if muted else share * min(MAX_REPEATS, max(0.0, get(Control.REPEATS)))
     return dry, wet, 0.0 if bypass else 1.0, repeats
 
 
@@ -109,6 +110,7 @@ class Mixer:
         frames = memory.layout.period_frames
         self.controls, self.counters = Controls(memory.controls), Counters(memory.counters)
         self.bus = WetBus(memory, settings, self.counters)
+        self._guard = LoopGuard(frames, memory.layout.sample_rate)
         self._jam_frames = JAM_BLOCKS * memory.layout.block_frames
         self._in_channels, self._keeps_channels = in_channels, in_channels == out_channels
         self._dry, self._wet, self._feed, self._repeats = (Gain(frames, RAMP_FRAMES) for _ in range(4))
@@ -122,10 +124,12 @@ class Mixer:
 
     def process(self, position: int, dry: Frames, out: Frames, send: Samples) -> None:
         """Turn `dry` (frames, in) into `out` (frames, out), and into what the input ring gets at `position`."""
-        for gain, target in zip(self._gains(), gains(self.controls), strict=True):
+        wet = self.bus.turn(position, self._delay_frames(), self.controls.get(Control.TURN))
+        self._guard.follow(self.bus.heard, wet)
+        for gain, target in zip(self._gains(), gains(self.controls, self._guard.share), strict=True):
             gain.aim(target)
         self._tone.aim(self.controls.get(Control.TONE))
-        wet = self._tone.process(self.bus.turn(position, self._delay_frames(), self.controls.get(Control.TURN)))
+        wet = self._tone.process(wet)
         mono = self._to_mono(dry)
         self._listen(position, dry, mono)
         self._mix(dry, mono, wet, out)

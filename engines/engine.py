@@ -6,6 +6,7 @@ worker process only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+LOOP_SECONDS = 1.5  # over which a loop's gain is measured
 JAM_BLOCKS = 2  # an accompaniment to a block is music for so many blocks later: one to hear it, one to compute in
 Audio = NDArray[np.float32]
 Stamp = Callable[[str], None]  # called with a stage's name when that stage of a block is done
@@ -80,3 +82,21 @@ class Engine(Protocol):
 
     def restore(self, state: EngineState) -> None:
         """Go on from a save of an engine of the same bundle: the same blocks get the same answers, to the last bit on one runtime."""
+
+
+class LoopGuard:
+    """What share of an answer may be sent to the engine again, so that no note grows as it goes round.
+
+    Repeats make a loop: of an engine that answers a held note 3 dB louder than it hears it, 70 % is enough to howl. What goes back is
+    therefore never louder than what was answered, on the average of LOOP_SECONDS: then `repeats` is the most that a round gives back."""
+
+    def __init__(self, chunk_frames: int, sample_rate: int) -> None:
+        self._keep = math.exp(-chunk_frames / (LOOP_SECONDS * sample_rate))
+        self._heard = self._answered = 0.0  # energies
+        self.share = 1.0
+
+    def follow(self, heard: Audio, answer: Audio) -> None:
+        """A chunk of what the engine heard, and its answer to that, (chunk_frames,) each."""
+        self._heard = self._keep * self._heard + float(np.dot(heard, heard))
+        self._answered = self._keep * self._answered + float(np.dot(answer, answer))
+        self.share = 1.0 if self._answered <= self._heard else math.sqrt(self._heard / self._answered)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.engine import Engine, EngineControls
+from engines.engine import Engine, EngineControls, LoopGuard
 from engines.train import clips, metrics, timbre
 from engines.train.instruments import INSTRUMENTS, TARGETS, held_out_phrases, name_of
 from engines.train.notes import Activations, NoteDetector, note_f
@@ -68,19 +68,22 @@ class Player:
         return self.play(heard, lambda block: EngineControls(prompt))
 
     def play(self, heard: Samples, wishes: Wishes, repeats: float = 0.0) -> Samples:
-        """The same with changing wishes. With `repeats`, the engine also hears its own answer, REPEAT_BLOCKS late."""
+        """The same with changing wishes. With `repeats`, the engine also hears its own answer, REPEAT_BLOCKS late, as a pedal sends it."""
         spec = self.engine.spec
+        guard = LoopGuard(spec.block_frames, spec.sample_rate)
         self.engine.reset(self.seed)
         blocks = math.ceil((len(heard) + spec.codec_delay_frames) / spec.block_frames)
         padded = np.zeros(blocks * spec.block_frames, np.float32)
         padded[: len(heard)] = heard
         wet: list[Samples] = []
+        back = [np.zeros(spec.block_frames, np.float32)] * REPEAT_BLOCKS  # what is sent to the engine again
         for index, block in enumerate(padded.reshape(blocks, spec.block_frames)):
-            if repeats and index >= REPEAT_BLOCKS:
-                block = block + np.float32(repeats) * wet[index - REPEAT_BLOCKS]
+            block = block + back[index]
             began = time.process_time_ns()
             wet.append(self.engine.generate(block, replace(wishes(index), steps=self.steps)))
             self.block_ms.append((time.process_time_ns() - began) / 1e6)
+            guard.follow(block, wet[-1])
+            back.append(np.float32(repeats * guard.share) * wet[-1])
         return np.concatenate(wet)[spec.codec_delay_frames :][: len(heard)]
 
 

@@ -135,7 +135,8 @@ def picture(result: Uses, path: Path) -> None:
     for name, rollout in result.rollouts.items():
         right.plot(range(1, len(rollout) + 1), [m.energy_db - rollout[0].energy_db for m in rollout], label=name)
     right.set(title="energy against minute 1, dB", xlabel="minute", ylim=(-6, 6))
-    right.legend(frameon=False, fontsize=6)
+    if result.rollouts:
+        right.legend(frameon=False, fontsize=6)
     figure.savefig(path, dpi=72)
 
 

@@ -43,7 +43,8 @@ class Rig:
     """`guitar` and `engine` are what is played and what a perfect engine answers, both by position."""
 
     def __init__(self, guitar: Array, engine: Array, size: Size | None = None, out_channels: int = 1, **controls: float) -> None:
-        self.size, self.engine, self.echo = size or Size(), engine, False
+        self.size, self.engine = size or Size(), engine
+        self.echo = 0.0  # an engine that answers what it heard, so many times as loud
         self.memory = SharedMemory.create(self.size.layout())
         self.controls = Controls(self.memory.controls)
         self.set(**{**DEFAULTS, "delay_frames": self.shortest_delay_frames, **controls})
@@ -109,7 +110,8 @@ class Rig:
 
     def answer(self, block: int) -> Array:
         if self.echo:
-            return self.loop.input.copy(block * self.size.block_frames, self.size.block_frames)
+            heard = self.loop.input.copy(block * self.size.block_frames, self.size.block_frames)
+            return np.clip(np.float32(self.echo) * heard, -1, 1)
         first = block * self.size.block_frames - self.size.codec_delay_frames
         return np.take(self.engine, np.arange(first, first + self.size.block_frames), mode="clip")
 

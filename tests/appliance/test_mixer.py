@@ -14,6 +14,7 @@ from appliance.controls import Control
 from appliance.gain import Gain
 from appliance.mixer import LIMIT_ABOVE, Limiter
 from appliance.stats import Counter
+from engines.engine import LOOP_SECONDS, LoopGuard
 from tests.appliance.rig import LOST, Array, Rig, Size, largest_step, noise, sine
 
 CLICK = 0.01  # 1 % of full scale
@@ -223,12 +224,38 @@ def test_repeats_at_most_stay_bounded_and_fade(latency: int | None) -> None:
     seconds = 6 * 44_100 // 2048 * 2048
     guitar = np.concatenate([sine(seconds, 110, 1.0), np.zeros(12 * 44_100 // 2048 * 2048, np.float32)])
     rig = Rig(guitar, np.zeros(0, np.float32), repeats=1.0, delay_frames=6000)
-    rig.echo = True
+    rig.echo = 1.0
     out = rig.play(len(guitar) // 128, {b: latency for b in range(1000) if b % 7 < 3})
     assert np.max(np.abs(out)) <= 1.0 and np.max(np.abs(rig.memory.input)) <= 1.0
     tail = out[-6000:]
     assert np.sqrt(np.mean(tail**2)) < 0.5 * np.sqrt(np.mean(out[seconds : seconds + 6000] ** 2))
     assert np.max(np.abs(tail)) < 0.05
+
+
+@pytest.mark.parametrize(("louder", "repeats"), [(1.5, 0.7), (3.0, 0.7), (1.2, 0.95)])
+def test_an_engine_that_answers_louder_than_it_hears_does_not_howl(louder: float, repeats: float) -> None:
+    """Without the guard each round would be `louder * repeats` > 1 times the one before, and stay at the limiter's level."""
+    seconds, delay = 2 * 44_100 // 2048 * 2048, 6000
+    guitar = np.concatenate([sine(seconds, 110, 0.2), np.zeros(6 * 44_100 // 2048 * 2048, np.float32)])
+    rig = Rig(guitar, np.zeros(0, np.float32), repeats=repeats, delay_frames=delay)
+    rig.echo = louder
+    out = rig.play(len(guitar) // 128)
+    rounds = np.sqrt(np.mean(out[seconds:][: 20 * delay].reshape(20, delay) ** 2, axis=1))
+    assert np.max(np.abs(out)) <= min(1.0, 0.2 * louder / (1 - repeats) + 0.05)
+    assert np.all(rounds[11:] < 0.985 * rounds[10:-1])
+
+
+@given(gains=st.lists(st.floats(0.01, 10), min_size=1, max_size=30), seed=st.integers(0, 99))
+@settings(max_examples=50)
+def test_what_goes_round_is_never_more_than_was_heard(gains: list[float], seed: int) -> None:
+    guard, heard = LoopGuard(256, 44_100), noise(256 * len(gains), seed).reshape(-1, 256)
+    energies = np.zeros(2)
+    for gain, chunk in zip(gains, heard, strict=True):
+        answer = np.float32(gain) * chunk
+        guard.follow(chunk, answer)
+        energies = energies * math.exp(-256 / 44_100 / LOOP_SECONDS) + [np.sum(chunk**2.0), np.sum(answer**2.0)]
+        assert 0 < guard.share <= 1 and guard.share**2 * energies[1] <= energies[0] * (1 + 1e-5)
+        assert guard.share == 1 or energies[1] > energies[0] * (1 - 1e-5)
 
 
 # Limiter and gains
