@@ -43,7 +43,7 @@ class Plan:
     real_seconds: float = 20.0
     real_instruments: int = 4  # per recording; they take turns
     drift_minutes: int = 10
-    drift_instruments: tuple[int, ...] = (48, 89)
+    drift_instruments: tuple[int, ...] = (48, 11)  # one that holds its notes, one that lets them ring
     silence_seconds: float = 20.0
 
 

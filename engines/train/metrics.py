@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -138,6 +138,11 @@ def minutes(made: Tensor, wanted: Tensor) -> list[Minute]:
     edges = [round(i * LATENTS_PER_MINUTE) for i in range(count + 1)]
     rows = [(made[a:b], wanted[a:b]) for a, b in itertools.pairwise(edges)]
     return [Minute(float(m.mean()) * codec.DB_PER_UNIT, energy_db(m), centroid_hz(m), mel_error_db(m, w)) for m, w in rows]
+
+
+def mean_take(takes: Sequence[Sequence[Minute]]) -> list[Minute]:
+    """Minute by minute the mean of several takes, which differ in their noise: what is left is the engine's."""
+    return [Minute(*np.mean([astuple(one) for one in those], axis=0).tolist()) for those in zip(*takes, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,10 @@ class Plan:
     jam_seconds: float = 44.0
     minutes: int = 10
     programs: tuple[int, ...] = (48, 11)  # of the long rollouts: one that holds its notes, one that lets them ring
+    takes: int = 3  # of each rollout, with other noise
 
 
-QUICK = Plan(change_clips=2, morphs=2, strays=1, jams=4, jam_seconds=10.0, minutes=2, programs=(48,))
+QUICK = Plan(change_clips=2, morphs=2, strays=1, jams=4, jam_seconds=10.0, minutes=2, programs=(48,), takes=1)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Uses:
     morphs: list[Morph] = field(default_factory=list)
     strays: list[Stray] = field(default_factory=list)
     jams: list[Agreement] = field(default_factory=list)  # the true bands, then for each visibility all companions together, and each
-    rollouts: dict[str, list[metrics.Minute]] = field(default_factory=dict)
+    rollouts: dict[str, list[list[metrics.Minute]]] = field(default_factory=dict)  # several takes of each
 
 
 @dataclass
@@ -203,11 +204,11 @@ class Evaluator:
         made = self.player.play(partner, lambda block: self.follow(program, jam=True))
         return np.pad(made, (lag * self.engine.spec.block_frames, 0))[: len(partner)]
 
-    def rollouts(self) -> dict[str, list[metrics.Minute]]:
-        """The same 30 seconds over and over: as they are; frozen after the first time round; fed back at 70 %."""
-        found = {}
+    def rollouts(self) -> dict[str, list[list[metrics.Minute]]]:
+        """The same 30 seconds over and over: frozen after the first time round; fed back at 70 %. (As they are: `evaluate`.)"""
+        found: dict[str, list[list[metrics.Minute]]] = {}
         frames = (60 * self.plan.minutes + LOOP_SECONDS) * codec.SAMPLE_RATE
-        for turn, program in enumerate(track(self.plan.programs, description=f"{self.plan.minutes} minutes, three ways")):
+        for turn, program in enumerate(track(self.plan.programs, description=f"{self.plan.minutes} minutes, two ways")):
             score = self.score(turn)
             loops = (audio[: LOOP_SECONDS * codec.SAMPLE_RATE] for audio in (score.inputs[score.guitar(turn)], score.targets[program]))
             played, truth = (np.resize(loop, frames) for loop in loops)
@@ -215,12 +216,14 @@ class Evaluator:
             freeze: Wishes = lambda block, p=program, at=frozen_from: self.follow(p, freeze=block >= at)  # type: ignore[misc] # noqa: E731
             plain: Wishes = lambda block, p=program: self.follow(p)  # type: ignore[misc] # noqa: E731
             ways = {
-                "with input": (plain, 0.0, truth), "frozen": (freeze, 0.0, self._gone_round(truth, frozen_from)),
+                "frozen": (freeze, 0.0, self._gone_round(truth, frozen_from)),
                 f"repeats {REPEATS:.0%}": (plain, REPEATS, echoes(truth, self.player.repeat_frames, REPEATS)),
             }
             for way, (wishes, repeats, wanted) in ways.items():
-                mels = (self.judge.log_mel(audio) for audio in (self.player.play(played, wishes, repeats), wanted))
-                found[f"{name_of(program)}, {way}"] = metrics.minutes(*(mel[frozen_from * self.per_block :] for mel in mels))
+                true = self.judge.log_mel(wanted)[frozen_from * self.per_block :]
+                takes = (Player(self.engine, 0, self.seed + take).play(played, wishes, repeats) for take in range(self.plan.takes))
+                mels = (self.judge.log_mel(made)[frozen_from * self.per_block :] for made in takes)
+                found[f"{name_of(program)}, {way}"] = [metrics.minutes(mel, true) for mel in mels]
         return found
 
     def _gone_round(self, truth: Samples, frozen_from: int) -> Samples:

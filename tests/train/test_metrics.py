@@ -251,6 +251,13 @@ def test_drift_is_a_trend_and_scatter_is_not() -> None:
     assert math.isnan(metrics.drift(steady[:1]).worst)
 
 
+def test_what_takes_share_is_what_their_mean_shows() -> None:
+    takes = [[metrics.Minute(i, sign + 0.1 * i, 1000 + 10 * sign, 2) for i in range(10)] for sign in (1, -1)]
+    mean = metrics.mean_take(takes)
+    assert mean == [metrics.Minute(i, pytest.approx(0.1 * i), 1000, 2) for i in range(10)]
+    assert metrics.drift(mean).worst == pytest.approx(0.9)
+
+
 def test_a_paired_difference_is_surer_than_its_parts() -> None:
     before = {str(i): [float(i), i + 1.0] for i in range(8)}
     after = {name: [value + 0.5 + 0.01 * int(name) for value in values] for name, values in before.items()}
