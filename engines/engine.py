@@ -99,4 +99,4 @@ class LoopGuard:
         """A chunk of what the engine heard, and its answer to that, (chunk_frames,) each."""
         self._heard = self._keep * self._heard + float(np.dot(heard, heard))
         self._answered = self._keep * self._answered + float(np.dot(answer, answer))
-        self.share = 1.0 if self._answered <= self._heard else math.sqrt(self._heard / self._answered)
+        self.share = math.sqrt(self._heard / self._answered) if self._answered > self._heard else 1.0  # in this order: NaN is harmless

@@ -256,6 +256,8 @@ def test_what_goes_round_is_never_more_than_was_heard(gains: list[float], seed: 
         energies = energies * math.exp(-256 / 44_100 / LOOP_SECONDS) + [np.sum(chunk**2.0), np.sum(answer**2.0)]
         assert 0 < guard.share <= 1 and guard.share**2 * energies[1] <= energies[0] * (1 + 1e-5)
         assert guard.share == 1 or energies[1] > energies[0] * (1 - 1e-5)
+    guard.follow(heard[0], heard[0] * np.float32(np.nan))
+    assert guard.share == 1
 
 
 # Limiter and gains
