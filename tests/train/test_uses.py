@@ -86,10 +86,11 @@ def test_a_morph_between_its_ends_is_told_from_one_beside_them() -> None:
 def test_goals_are_judged_by_what_was_measured() -> None:
     change = uses.Change("val0000", "choir", "flute", "flute", 0.9)
     missed = uses.Change("val0001", "flute", "choir", "flute", math.nan)
-    steady = [metrics.Minute(-20, -30, 1000, 5)] * 3
+    takes = [[metrics.Minute(-20, -30 + slope * i, 1000, 5) for i in range(3)] for slope in (1, -1)]
     jam = jamming.Agreement("all", -1, 14, 0.5, 0.2, 0.0001, 0.1, 0.1, 0.4)
-    result = uses.Uses("a command", 0, [change, missed], [], [], [jam], {"choir, frozen": steady})
+    result = uses.Uses("a command", 0, [change, missed], [], [], [jam], {"choir, frozen": takes})
     met = {goal.what: goal.met for goal in uses_page.goals(result)}
     assert list(met.values()) == [False, False, True, False, True]
     text = uses_page.markdown(result)
     assert "| flute | 1 | 1.00 [1.00, 1.00] | 0.90" in text and "nan" not in text
+    assert "| choir, frozen | 2.00, 2.00 |" in text, "what each take does by itself is told"
