@@ -49,13 +49,12 @@ class EngineWatch:
         self._judged = [-1] * len(wet.blocks)  # number of the block that was judged last, by its place in the ring
         self.on_time = self._enough  # blocks on time in a row: the engine is trusted until it is late
         self.counts = True  # a miss counts: this engine sounds
-        self._answers = False  # it has been on time once: before, it is loading, and its blocks are nobody's miss
 
     def meet_engine(self) -> None:
         """The slot has another engine than before, which is not heard yet."""
         self.wet.meet_engine()
         self._judged[:] = [-1] * len(self._judged)
-        self.on_time, self.counts, self._answers = self._enough, False, False
+        self.on_time, self.counts = self._enough, False
 
     def usable(self, place: int, frames: int) -> bool:
         """Whether the engine may be heard at [place, place + frames), with enough beyond to fade away from it."""
@@ -74,10 +73,9 @@ class EngineWatch:
         self._judged[slot] = block
         if self.wet.written(block):
             self.on_time += 1
-            self._answers = True
         else:
             self.on_time = 0
-            self.counters.add(Counter.LATE_BLOCKS, int(self.counts and self._answers))
+            self.counters.add(Counter.LATE_BLOCKS, int(self.counts))
 
 
 class Slots:

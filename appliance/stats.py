@@ -31,7 +31,7 @@ class Counter(IntEnum):
     GAPS = 4
     GAP_FRAMES = 5
     REOPENS = 6
-    LATE_BLOCKS = 7  # blocks whose samples were needed and not there, each counted once; from the engine's first answer on
+    LATE_BLOCKS = 7  # blocks whose samples were needed and not there, each counted once
     SILENT_FRAMES = 8  # wet was due, the plain delay had something there, and nothing was heard: must stay 0
     FALLBACK_FRAMES = 9  # frames in which the plain delay stood in, in part or whole
     CLIPPED_FRAMES = 10  # frames that would have gone over full scale without the limiter

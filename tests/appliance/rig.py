@@ -116,8 +116,8 @@ class Rig:
         return np.take(self.engine, np.arange(first, first + self.size.block_frames), mode="clip")
 
     def expected_late(self) -> int:
-        """By arithmetic alone: blocks that were not there in the first period whose look-ahead reached them, after the first that was."""
-        size, late, answers = self.size, 0, False
+        """By arithmetic alone: blocks that were not there in the first period whose look-ahead reached them."""
+        size, late = self.size, 0
         delay_frames = int(self.controls.get(Control.DELAY_FRAMES))
         for block in range(self.loop.position // size.block_frames + 1):
             music = max(0, block * size.block_frames - size.codec_delay_frames)
@@ -126,9 +126,7 @@ class Rig:
             judged = max(0, _up(music + delay_frames - size.period_frames - size.fade_frames + 1, size.period_frames))
             latency = self.latencies.get(block, 0)
             there = latency is not LOST and _up((block + 1) * size.block_frames + latency, size.period_frames) <= judged
-            if judged < self.loop.position:
-                answers |= there
-                late += answers and not there
+            late += judged < self.loop.position and not there
         return late
 
 
