@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-LOOP_SECONDS = 1.5  # over which a loop's gain is measured
+GUARD_SECONDS = 1.5  # over which the loop of the repeats is watched
 JAM_BLOCKS = 2  # an accompaniment to a block is music for so many blocks later: one to hear it, one to compute in
 Audio = NDArray[np.float32]
 Stamp = Callable[[str], None]  # called with a stage's name when that stage of a block is done
@@ -85,13 +85,14 @@ class Engine(Protocol):
 
 
 class LoopGuard:
-    """What share of an answer may be sent to the engine again, so that no note grows as it goes round.
+    """What share of an answer may be sent to the engine again, so that nothing swells without end as it goes round.
 
     Repeats make a loop: of an engine that answers a held note 3 dB louder than it hears it, 70 % is enough to howl. What goes back is
-    therefore never louder than what was answered, on the average of LOOP_SECONDS: then `repeats` is the most that a round gives back."""
+    therefore never louder than what was answered, on the average of GUARD_SECONDS: then `repeats` is the most that a round gives back.
+    All pitches count together: a note may grow beside louder ones, until it is the loudest."""
 
     def __init__(self, chunk_frames: int, sample_rate: int) -> None:
-        self._keep = math.exp(-chunk_frames / (LOOP_SECONDS * sample_rate))
+        self._keep = math.exp(-chunk_frames / (GUARD_SECONDS * sample_rate))
         self._heard = self._answered = 0.0  # energies
         self.share = 1.0
 

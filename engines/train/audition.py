@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -76,9 +77,9 @@ class Player:
         padded = np.zeros(blocks * spec.block_frames, np.float32)
         padded[: len(heard)] = heard
         wet: list[Samples] = []
-        back = [np.zeros(spec.block_frames, np.float32)] * REPEAT_BLOCKS  # what is sent to the engine again
+        back = deque([np.zeros(spec.block_frames, np.float32)] * REPEAT_BLOCKS)  # what will be sent to the engine again
         for index, block in enumerate(padded.reshape(blocks, spec.block_frames)):
-            block = block + back[index]
+            block = block + back.popleft()
             began = time.process_time_ns()
             wet.append(self.engine.generate(block, replace(wishes(index), steps=self.steps)))
             self.block_ms.append((time.process_time_ns() - began) / 1e6)

@@ -14,7 +14,7 @@ from appliance.controls import Control
 from appliance.gain import Gain
 from appliance.mixer import LIMIT_ABOVE, Limiter
 from appliance.stats import Counter
-from engines.engine import LOOP_SECONDS, LoopGuard
+from engines.engine import GUARD_SECONDS, LoopGuard
 from tests.appliance.rig import LOST, Array, Rig, Size, largest_step, noise, sine
 
 CLICK = 0.01  # 1 % of full scale
@@ -253,7 +253,7 @@ def test_what_goes_round_is_never_more_than_was_heard(gains: list[float], seed: 
     for gain, chunk in zip(gains, heard, strict=True):
         answer = np.float32(gain) * chunk
         guard.follow(chunk, answer)
-        energies = energies * math.exp(-256 / 44_100 / LOOP_SECONDS) + [np.sum(chunk**2.0), np.sum(answer**2.0)]
+        energies = energies * math.exp(-256 / 44_100 / GUARD_SECONDS) + [np.sum(chunk**2.0), np.sum(answer**2.0)]
         assert 0 < guard.share <= 1 and guard.share**2 * energies[1] <= energies[0] * (1 + 1e-5)
         assert guard.share == 1 or energies[1] > energies[0] * (1 - 1e-5)
     guard.follow(heard[0], heard[0] * np.float32(np.nan))
