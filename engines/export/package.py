@@ -103,8 +103,8 @@ def largest_difference(spec: GraphSpec, backend: Backend, onnx: bytes, weights: 
     }
 
 
-def build_files(model: LMDM, net: SpectrumNet, prompts: list[text.Prompt]) -> tuple[dict[str, bytes], dict[str, dict[str, float]]]:
-    """Round, export and compare -> the bundle's files, and differences per graph and output."""
+def export(model: LMDM, net: SpectrumNet) -> tuple[list[GraphSpec], SharedWeights]:
+    """Round, and turn all that an engine consists of into graphs over one file of weights."""
     for module in (model, net):
         round_parameters(module)
     decode = Decoder(net, model.config.block_latents).eval()
@@ -114,6 +114,12 @@ def build_files(model: LMDM, net: SpectrumNet, prompts: list[text.Prompt]) -> tu
         shared.add(name, array)
     for spec in track(specs, description="exporting"):
         shared.take(spec.name, to_onnx(spec))
+    return specs, shared
+
+
+def build_files(model: LMDM, net: SpectrumNet, prompts: list[text.Prompt]) -> tuple[dict[str, bytes], dict[str, dict[str, float]]]:
+    """Export and compare -> the bundle's files, and differences per graph and output."""
+    specs, shared = export(model, net)
     files = {**with_half_graphs(shared.files()), PROMPTS_FILE: pack_tensors(prompt_arrays(prompts)), **licence_files()}
     weights = Weights.of_files(files)
     files[GOLDEN_FILE] = golden_vectors(specs, weights)

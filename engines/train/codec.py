@@ -29,11 +29,13 @@ from engines.train.corpus import CQT, MEL, ROW, open_scores
 REAL_GUITAR = Path("/usr/share/games/fretsonfire/data/songs/sectoid")  # Debian fretsonfire-songs-sectoid, MIT-style licence
 CLIP_FRAMES = 40_960
 BATCH = 8
+LEARNING_RATE, FINE_TUNING_RATE = 1e-3, 4e-4
 WARM_UP_FRAMES = codec.STACK  # the first spectra of a clip see no history: not scored
 LATENT_NOISE = 0.05
 TONES = 0.25  # share of clips that are synthetic tones
 LOUD_BINS = 0.5  # phase errors weigh as the magnitude to this power
-TRUST = 2.0  # see trust_more
+TRUST = 2.0  # see train_decoder
+NEARLY = 0.01  # radians by which a turn may be off before that counts in full: what makes tones beat is small
 INDECISION = 0.1  # share of a neighbourhood's power that has to agree on a turn before that counts as one
 TRAINED = ("train", "jam")
 
@@ -93,8 +95,9 @@ def fit_encoder(encoder: codec.Encoder, rows: Tensor) -> tuple[float, float]:
 
 
 class SpectrumLoss:
-    """Distance between a predicted and a true spectrum: log-magnitude, spectral convergence, log-mel, and how the phase turns: of each bin
-    by itself, and of its neighbourhood as the decoder uses it, which should be of one mind."""
+    """Distance between a predicted and a true spectrum: log-magnitude, how that changes from frame to frame (a held tone must not waver at
+    the rate of the latents), spectral convergence, log-mel, and how the phase turns: of each bin by itself, and of its neighbourhood as
+    the decoder uses it, which should be of one mind."""
 
     def __init__(self, encoder: codec.Encoder) -> None:
         self.spectrum, self.bank, self.sketch = encoder.log_mel.spectrum, encoder.log_mel.filterbank, sketch.Sketch()
@@ -120,31 +123,32 @@ class SpectrumLoss:
         phase = (weight * ((advance - wanted) ** 2).sum(2)).mean()
         re, im, power = self.neighbourhoods(made.detach(), advance)
         length = torch.sqrt(re * re + im * im + 1e-24) + INDECISION * power
-        turn = (weight * ((re / length - turned.real) ** 2 + (im / length - turned.imag) ** 2)).mean()
-        loss = 2 * log + convergence + 3 * mel + phase + turn
-        parts = {"log": log, "convergence": convergence, "mel": mel, "phase": phase, "turn": turn}
+        turn = (weight * torch.sqrt((re / length - turned.real) ** 2 + (im / length - turned.imag) ** 2 + NEARLY**2)).mean()
+        wavers = torch.log(made + 1e-2).diff(dim=1) - torch.log(true + 1e-2).diff(dim=1)
+        motion = (weight[:, 1:] * wavers.abs()).mean()
+        loss = 2 * log + convergence + 3 * mel + phase + turn + motion
+        parts = {"log": log, "convergence": convergence, "mel": mel, "phase": phase, "turn": turn, "motion": motion}
         return loss, {name: round(float(value.detach()), 3) for name, value in parts.items()}
 
 
 @torch.no_grad()
-def trust_more(net: SpectrumNet) -> None:
-    """Weigh what the constant-Q peaks tell more than training does, which asks for the mean of all that may be: held low notes come out in
-    tune (6 cents off at worst become 3), others as they were."""
-    net.trust.weight *= TRUST
-    net.trust.bias *= TRUST
+def trust(net: SpectrumNet, times: float) -> None:
+    """Weigh what the constant-Q peaks tell `times` as much."""
+    net.trust.weight *= times
+    net.trust.bias *= times
 
 
-def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, learning_rate: float = 1e-3) -> None:
-    """AdamW with a cosine schedule; a checkpoint every 200 steps."""
+def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, learning_rate: float) -> None:
+    """AdamW with a cosine schedule; a checkpoint every 200 steps. In the end the constant-Q peaks are trusted more than training does,
+    which asks for the mean of all that may be: held low notes come out in tune (6 cents off at worst become 3), others as they were."""
     loss_of = SpectrumLoss(net.encoder)
     optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     first = 0
     if out.exists():
         state = checkpoint.load(out)
-        if "optimiser" in state:
-            net.load_state_dict(state["net"])
-            optimiser.load_state_dict(state["optimiser"])
-            first = int(state["step"])
+        net.load_state_dict(state["net"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = int(state["step"])
     rows = net.histories(BATCH)
     columns = (TextColumn("decoder"), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[parts]}"), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -169,7 +173,7 @@ def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, l
             torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
             optimiser.step()
             if step + 1 == steps:
-                trust_more(net)
+                trust(net, TRUST)
             progress.update(bar, completed=step + 1, parts=parts)
             if (step + 1) % 200 == 0 or step + 1 == steps:
                 checkpoint.save(out, {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
@@ -180,16 +184,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fit the codec.")
     parser.add_argument("--data", type=Path, default=Path("build/data"))
     parser.add_argument("--out", type=Path, default=Path("build/codec.pt"))
+    parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="train the decoder of a finished codec on; its latents stay")
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     net = SpectrumNet()
-    if not args.out.exists():
+    if args.start_from:
+        net.load_state_dict(checkpoint.load(args.start_from)["net"])
+        trust(net, 1 / TRUST)
+    elif not args.out.exists():
         mel, low = fit_encoder(net.encoder, every(args.data, 23))
         print(f"the PCAs keep {mel:.2%} of the variance of log-mel and {low:.2%} of that of low constant-Q")
-    train_decoder(net, Excerpts.load(args.data, 0), args.steps, args.out)
+    rate = FINE_TUNING_RATE if args.start_from else LEARNING_RATE
+    train_decoder(net, Excerpts.load(args.data, 0), args.steps, args.out, rate)
 
 
 if __name__ == "__main__":
