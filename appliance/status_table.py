@@ -73,7 +73,7 @@ def _rows(status: Snapshot) -> Iterator[tuple[str, str, str]]:
     yield "played", f"{status['seconds']:.1f} s", ""
     steps = f"{status['steps']} wished" + (f", the governor allows {limit}" if limit else "") + f"; shed in {worker['shed']} blocks"
     yield "denoising steps", steps, "yellow" if limit else ""
-    late = f"{worker['generated']} answered, {worker['prefilled']} only heard, {audio['late_blocks']} late"
+    late = f"{worker['generated']} answered, {worker['prefilled']} only heard, {audio['late_blocks']} late (the start included)"
     yield "blocks", late, "red" if audio["late_blocks"] else ""
     xruns = audio["capture_xruns"] + audio["playback_xruns"] + audio["gaps"]
     yield "xruns", f"{xruns}; card opened again {audio['reopens']} times", "red" if xruns else ""

@@ -5,8 +5,9 @@ instantaneous frequency, as a 2-vector whose length is its confidence). The phas
 so a steady tone stays a tone: a feed-forward decoder given a constant latent can only answer with something periodic at the hop,
 which is a buzz. For the lower bins that is also read from the constant-Q rows, which tell a note that is held and its partials to a few
 cents; the network says how far to trust them. A peak spans several bins; if each turned at its own guess they would beat against each
-other, so the advance of a bin is the mean of its neighbourhood, weighted by power. One Griffin-Lim turn (Griffin and Lim, 1984) over the
-new and three carried frames makes neighbours agree, with the samples already played held fixed.
+other, so the advance of a bin is the mean of its neighbourhood, weighted by power. What the last latents all did alike to their four
+frames is taken off. One Griffin-Lim turn (Griffin and Lim, 1984) over the new and three carried frames makes neighbours agree, with the
+samples already played held fixed.
 
 The output lags its latents by 1536 samples (35 ms): a sample is final when its last frame is known.
 
@@ -53,7 +54,8 @@ LEAST_BEND = 0.8  # of the log magnitudes of a peak
 SIDELOBE = 1e-3  # power against the loudest band's
 NO_PEAK = 1e-2  # power below which what is told fades: next to nothing has no direction
 QUIETEST_POWER = 1e-12  # against the loudest bin of a frame: below it all bins weigh alike
-BESIDE = 0.6  # what a bin beside counts in the mean of a neighbourhood; at 1, two notes in adjacent bins can leave nothing of each other
+BESIDE = 0.65  # what a bin beside counts in the mean of a neighbourhood; at 1, two notes in adjacent bins can leave nothing of each other
+PATTERN_LATENTS, PATTERN_LIMIT = 4, 0.3  # over how many latents, and up to how many nepers, what comes again with each of them is sought
 MOST_LIFT = 2.0  # by which Griffin-Lim may raise the loudest bin, and others by more: what loud neighbours cancel has no phase to keep
 
 
@@ -135,14 +137,15 @@ class SpectrumNet(nn.Module):
         nn.init.zeros_(self.magnitude.bias)
         nn.init.ones_(self.trust.bias)
 
-    def histories(self, batch: int = 1) -> tuple[Tensor, Tensor]:
-        """Silent convolution histories: (L1, B, 4, D1) and (L2, B, 4, D2)."""
+    def histories(self, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Empty convolution histories (L1, B, 4, D1) and (L2, B, 4, D2), and log magnitudes (B, 16, 1025)."""
         return (
             torch.zeros(len(self.latent_layers), batch, KERNEL - 1, self.enter.out_features),
             torch.zeros(len(self.frame_layers), batch, KERNEL - 1, self.norm.normalized_shape[0]),
+            torch.zeros(batch, STACK * PATTERN_LATENTS, BINS),
         )
 
-    def forward(self, latents: Tensor, latent_rows: Tensor, frame_rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, latents: Tensor, latent_rows: Tensor, frame_rows: Tensor, magnitude_rows: Tensor) -> tuple[Tensor, ...]:
         """Latents (B, T, 100) and histories -> log-magnitude, advance, histories."""
         mel = self.encoder.mel_of(latents)
         low = self.encoder.low_of(latents)
@@ -160,7 +163,26 @@ class SpectrumNet(nn.Module):
         advance = self.advance(h).float().unflatten(-1, (2, BINS))
         low_advance = self.trust(h).float()[..., None, :] * self.low_pitches(low, mel).repeat_interleave(STACK, 1)
         advance = advance + F.pad(low_advance, (0, BINS - TURNED))
-        return magnitude, advance, torch.stack(carried[0]), torch.stack(carried[1])
+        magnitude, magnitude_rows = without_pattern(magnitude, magnitude_rows)
+        return magnitude, advance, torch.stack(carried[0]), torch.stack(carried[1]), magnitude_rows
+
+
+def without_pattern(log: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+    """Log magnitudes (B, F, K) and the 16 frames before them -> log magnitudes without what comes again with every latent, and 16 to carry.
+
+    The four frames of a latent are guessed apart from each other, and where a tone is held each guess is off by the same little bit in
+    latent after latent: sidebands at their rate (21.5 Hz). How frames stand off the line through their latent's mean, averaged over the
+    last latents, is that bit; what flutters by chance, as bowed strings do, averages to little and stays.
+    """
+    rows = torch.cat([history, log], 1)
+    latents = rows.unflatten(1, (rows.shape[1] // STACK, STACK))
+    means = latents.mean(2)
+    slopes = (means[:, 1:] - means[:, :-1]) / STACK
+    places = torch.arange(STACK, dtype=log.dtype, device=log.device)[:, None] - (STACK - 1) / 2
+    off = (latents[:, 1:] - means[:, 1:, None] - slopes[:, :, None] * places).clamp(-PATTERN_LIMIT, PATTERN_LIMIT)
+    count = log.shape[1] // STACK
+    pattern = sum(off[:, first : first + count] for first in range(PATTERN_LATENTS)) / PATTERN_LATENTS
+    return log - pattern.flatten(1, 2), rows[:, -STACK * PATTERN_LATENTS :]
 
 
 class Neighbourhoods(nn.Module):
@@ -221,10 +243,11 @@ class DecoderState(NamedTuple):
 
     latent_rows: Tensor  # (2, 1, 4, 192) convolution histories
     frame_rows: Tensor  # (4, 1, 4, 256)
+    magnitude_rows: Tensor  # (1, 16, 1025) log magnitudes as the network gave them
     phase: Tensor  # (2, 1025) unit phasor of the last frame
     played: Tensor  # (1536,) the last samples given out
     spectra: Tensor  # (2, 3, 1025) the carried frames
-    magnitudes: Tensor  # (3, 1025) and their magnitudes
+    magnitudes: Tensor  # (3, 1025) and the magnitudes wanted of them
 
 
 class Decoder(nn.Module):
@@ -257,7 +280,9 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         old = DecoderState(*state)
-        log_magnitude, advance, latent_rows, frame_rows = self.net(latents, old.latent_rows, old.frame_rows)
+        log_magnitude, advance, latent_rows, frame_rows, magnitude_rows = self.net(
+            latents, old.latent_rows, old.frame_rows, old.magnitude_rows
+        )
         magnitude = torch.exp(log_magnitude[0].clamp(max=LOG_MAGNITUDE_LIMIT)).clamp(min=1e-7)
         re, im = self._integrate(magnitude, advance[0], old.phase)
         re = torch.cat([old.spectra[0], magnitude * re])
@@ -267,7 +292,7 @@ class Decoder(nn.Module):
         samples = self._seam(re, im, old.spectra)
         last = _unit(re[-1], im[-1])
         new = DecoderState(
-            latent_rows, frame_rows,
+            latent_rows, frame_rows, magnitude_rows,
             torch.stack([re[-1] * last, im[-1] * last]),
             torch.cat([old.played, samples])[-DELAY_FRAMES:],
             torch.stack([re[-CARRIED:], im[-CARRIED:]]),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engines.lmdm import codec, config, sketch
-from engines.lmdm.decoder import DELAY_FRAMES, TURNED, Decoder, DecoderState, LowPitches, Neighbourhoods, SpectrumNet
+from engines.lmdm.decoder import DELAY_FRAMES, TURNED, Decoder, DecoderState, LowPitches, Neighbourhoods, SpectrumNet, without_pattern
 from engines.lmdm.dft import BINS, SIZE, RealDFT
 from engines.lmdm.listen import Listen
 
@@ -154,8 +154,23 @@ def test_decoder_network_does_not_see_block_edges() -> None:
             samples.append(out)
         ends[per_block] = state
         assert torch.cat(samples).shape == (16 * codec.LATENT_FRAMES,)
-    for name in ("latent_rows", "frame_rows", "magnitudes"):
+    for name in ("latent_rows", "frame_rows", "magnitude_rows", "magnitudes"):
         torch.testing.assert_close(getattr(ends[4], name), getattr(ends[8], name), atol=1e-5, rtol=1e-4)
+
+
+def test_what_comes_again_with_every_latent_is_taken_off_and_nothing_else() -> None:
+    """A held tone does not waver at the latents' rate, a fading one has no steps; what flutters by chance keeps doing so."""
+    held = torch.linspace(-6, 4, BINS).expand(1, 48, BINS)
+    fades = held - 0.02 * torch.arange(48)[None, :, None]
+    wavers = torch.tensor([0.15, -0.05, 0.05, -0.15]).repeat(12)[None, :, None]
+    for true in held, fades:
+        made, rows = without_pattern((true + wavers)[:, 16:], (true + wavers)[:, :16])
+        left = (made - true[:, 16:])[:, 4:]
+        assert left.std(1).max() < 0.02 * wavers.std()
+        assert torch.equal(rows, (true + wavers)[:, -16:])
+    chance = 0.15 * torch.randn(1, 48, BINS, generator=torch.Generator().manual_seed(0))
+    made, _ = without_pattern((held + chance)[:, 16:], (held + chance)[:, :16])
+    assert 0.8 < (made - held[:, 16:]).std() / chance.std() <= 1
 
 
 @torch.no_grad()

@@ -70,7 +70,7 @@ function facts(status) {
   const limit = status.step_limit ? `, the governor allows ${status.step_limit}` : "";
   return [
     ["Played", clock(status.seconds)],
-    ["Blocks", `${worker.generated} answered, ${worker.prefilled} only heard, ${audio.late_blocks} late`],
+    ["Blocks", `${worker.generated} answered, ${worker.prefilled} only heard, ${audio.late_blocks} late (the start included)`],
     ["Steps", `${status.steps} wished${limit}; shed in ${worker.shed} blocks`],
     ["Xruns", String(audio.capture_xruns + audio.playback_xruns + audio.gaps)],
     ["Limited", `${audio.clipped_frames} frames; guitar at full scale in ${audio.clipped_inputs} periods`],
