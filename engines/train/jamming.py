@@ -74,7 +74,7 @@ class Pairings:
 
 
 def together(pitched: Sequence[Pairings], drums: Sequence[Pairings]) -> Pairings:
-    """All companions of the same partners as one: whoever is paired with another partner is so with the whole band."""
+    """All companions of the same partners (or takes of one) as one: whoever is paired with another partner is so with the whole band."""
     return Pairings(np.mean([one.notes for one in pitched], 0), np.mean([one.beat for one in (*pitched, *drums)], 0))
 
 

@@ -55,7 +55,7 @@ class Plan:
     jam_seconds: float = 44.0
     minutes: int = 10
     programs: tuple[int, ...] = (48, 11)  # of the long rollouts: one that holds its notes, one that lets them ring
-    takes: int = 3  # of each rollout, with other noise
+    takes: int = 3  # of each rollout and of each jam, with other noise
 
 
 QUICK = Plan(change_clips=2, morphs=2, strays=1, jams=4, jam_seconds=10.0, minutes=2, programs=(48,), takes=1)
@@ -191,7 +191,8 @@ class Evaluator:
             self.engine.jam_lag_blocks = lag
             made: dict[int, Pairings] = {}
             for program in track([p for p in COMPANIONS if p in self.prompts], description=f"jamming, {visible} blocks ahead"):
-                made[program] = Pairings.of(heard, [self._sounding(self._accompany(p, program, lag)) for p in partners])
+                takes = ([self._sounding(self._accompany(p, program, lag, take)) for p in partners] for take in range(self.plan.takes))
+                made[program] = together([Pairings.of(heard, companions) for companions in takes], [])
             found.append(everyone(made).agreement(ALL, visible, self.seed))
             found += [one.agreement(name_of(program), visible, self.seed, program != DRUMS) for program, one in made.items()]
         return found
@@ -199,9 +200,9 @@ class Evaluator:
     def _sounding(self, audio: Samples) -> Sounding:
         return Sounding.of(audio, self.ears.detector)
 
-    def _accompany(self, partner: Samples, program: int, lag: int) -> Samples:
+    def _accompany(self, partner: Samples, program: int, lag: int, take: int) -> Samples:
         """What is heard beside a partner: the answer to a block sounds `lag` blocks after it."""
-        made = self.player.play(partner, lambda block: self.follow(program, jam=True))
+        made = Player(self.engine, 0, self.seed + take).play(partner, lambda block: self.follow(program, jam=True))
         return np.pad(made, (lag * self.engine.spec.block_frames, 0))[: len(partner)]
 
     def rollouts(self) -> dict[str, list[list[metrics.Minute]]]:
