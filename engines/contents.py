@@ -160,10 +160,10 @@ def _check_lmdm(bundle: Bundle, graphs: Mapping[str, GraphFacts], tables: Mappin
 
 
 def _config(facts: Mapping[str, Any]) -> ModelConfig:
-    sizes = {name: value for name, value in facts.items() if name not in ("regime", "partner")}
+    sizes = {name: value for name, value in facts.items() if name not in ("regime", "partner", "skip")}
     _require(all(type(value) is int and 0 <= value <= MAX_SIZE for value in sizes.values()), "has a model of sizes that make no sense")
     try:
-        config = ModelConfig(**sizes, partner=bool(facts["partner"]), regime=Regime(facts["regime"]))
+        config = ModelConfig(**sizes, partner=bool(facts["partner"]), regime=Regime(facts["regime"]), skip=bool(facts.get("skip", False)))
     except (KeyError, TypeError, ValueError):
         raise ContentError("describes a model that is unknown here") from None
     _require(min(config.width, config.layers, config.heads, config.block_latents, config.context_blocks) > 0, "has a model without a size")

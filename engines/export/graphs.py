@@ -72,7 +72,7 @@ class First(_Denoise):
     ) -> tuple[Tensor, Tensor, Tensor]:
         clean, targets = self.model.clean_tokens(pending, pending_partner), self.targets(noisy, sketch_rows, partner)
         v, (keys, values) = self.model(
-            clean, targets, told, (cos, sin), self.bias(cache_bias), (cache_keys, cache_values), (text_keys, text_values)
+            clean, noisy, targets, told, (cos, sin), self.bias(cache_bias), (cache_keys, cache_values), (text_keys, text_values)
         )
         return v, keys, values
 
@@ -84,7 +84,7 @@ class Step(_Denoise):
     ) -> Tensor:
         targets = self.targets(noisy, sketch_rows, partner)
         past, text = (cache_keys, cache_values), (text_keys, text_values)
-        v, _ = self.model(targets[:, :0], targets, told, (cos, sin), self.bias(cache_bias), past, text)
+        v, _ = self.model(targets[:, :0], noisy, targets, told, (cos, sin), self.bias(cache_bias), past, text)
         return v
 
 

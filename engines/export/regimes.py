@@ -50,7 +50,7 @@ class Outpaint(nn.Module):
         tokens = torch.cat([self.model.clean_tokens(clean), self.model.target_tokens(noisy, sketch_rows, partner), told], 1)
         hidden, _ = self.model.transformer(tokens, (cos, sin), self.bias, None, (text_keys, text_values), clean=0)
         n = clean.shape[1]
-        return self.model.velocity(hidden[:, n : n + noisy.shape[1]])
+        return self.model.velocity(hidden[:, n : n + noisy.shape[1]], noisy, told)
 
 
 def outpaint_spec(model: LMDM) -> GraphSpec:

@@ -31,6 +31,7 @@ class ModelConfig:
     context_blocks: int = 15  # clean blocks that a target sees, beside itself
     sketch_channels: int = 0  # 0: no sketch
     partner: bool = False  # another player's latents, added to every token
+    skip: bool = False  # noisy latents also go past the transformer, each channel weighed by what the global token says of the level
     regime: Regime = Regime.BLOCK_CAUSAL
 
     @property
@@ -73,7 +74,7 @@ def sketch_peaks(stray: float) -> int:
 
 
 PRESETS: dict[str, ModelConfig] = {
-    "tiny": ModelConfig(64, 2, 2, 24, 5, latent_channels=8, block_latents=3, context_blocks=4, sketch_channels=6, partner=True),
-    "reference": ModelConfig(256, 5, 4, 384, 16, latent_channels=100, sketch_channels=SKETCH_CHANNELS, partner=True),
+    "tiny": ModelConfig(64, 2, 2, 24, 5, latent_channels=8, block_latents=3, context_blocks=4, sketch_channels=6, partner=True, skip=True),
+    "reference": ModelConfig(256, 5, 4, 384, 16, latent_channels=196, sketch_channels=SKETCH_CHANNELS, partner=True, skip=True),
     "sao_small": ModelConfig(1024, 16, 8, 768, 65, block_latents=10, context_blocks=23, sketch_channels=SKETCH_CHANNELS, partner=True),
 }

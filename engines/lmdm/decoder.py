@@ -146,7 +146,7 @@ class SpectrumNet(nn.Module):
         )
 
     def forward(self, latents: Tensor, latent_rows: Tensor, frame_rows: Tensor, magnitude_rows: Tensor) -> tuple[Tensor, ...]:
-        """Latents (B, T, 100) and histories -> log-magnitude, advance, histories."""
+        """Latents (B, T, 196) and histories -> log-magnitude, advance, histories."""
         mel = self.encoder.mel_of(latents)
         low = self.encoder.low_of(latents)
         h = self.enter(latents / self.encoder.deviation)
@@ -234,8 +234,9 @@ def _parabola_corrections() -> tuple[Tensor, Tensor]:
 
 
 def _unit(re: Tensor, im: Tensor) -> Tensor:
-    """What brings each complex number to length 1. A floor, not a sum: runtimes take x + 1e-16 for x, and nothing has no direction."""
-    return torch.rsqrt((re * re + im * im).clamp(min=1e-30))
+    """What brings each complex number to length 1. A floor, not a sum: runtimes take x + 1e-16 for x, and nothing has no direction. It is
+    high enough for the slope there to be a number, too."""
+    return torch.rsqrt((re * re + im * im).clamp(min=1e-25))
 
 
 class DecoderState(NamedTuple):
@@ -251,7 +252,7 @@ class DecoderState(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """`forward`: latents (1, T, 100) and state -> samples (2048 T,), state; T is fixed when the graph is made."""
+    """`forward`: latents (1, T, 196) and state -> samples (2048 T,), state; T is fixed when the graph is made."""
 
     def __init__(self, net: SpectrumNet, latents: int) -> None:
         super().__init__()
@@ -283,22 +284,28 @@ class Decoder(nn.Module):
         log_magnitude, advance, latent_rows, frame_rows, magnitude_rows = self.net(
             latents, old.latent_rows, old.frame_rows, old.magnitude_rows
         )
-        magnitude = torch.exp(log_magnitude[0].clamp(max=LOG_MAGNITUDE_LIMIT)).clamp(min=1e-7)
-        re, im = self._integrate(magnitude, advance[0], old.phase)
-        re = torch.cat([old.spectra[0], magnitude * re])
-        im = torch.cat([old.spectra[1], magnitude * im])
-        magnitudes = torch.cat([old.magnitudes, magnitude])
-        re, im = self._griffin_lim(re, im, magnitudes, old.played)
-        samples = self._seam(re, im, old.spectra)
+        samples, *sounding = self.sound(log_magnitude[0], advance[0], old.phase, old.played, old.spectra, old.magnitudes)
+        return samples, latent_rows, frame_rows, magnitude_rows, *sounding
+
+    def sound(
+        self, log_magnitude: Tensor, advance: Tensor, phase: Tensor, played: Tensor, spectra: Tensor, old_magnitudes: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What the network said of one block, (F, 1025) and (F, 2, 1025), and the last four of DecoderState -> samples, and these four anew."""
+        magnitude = torch.exp(log_magnitude.clamp(max=LOG_MAGNITUDE_LIMIT)).clamp(min=1e-7)
+        re, im = self._integrate(magnitude, advance, phase)
+        re = torch.cat([spectra[0], magnitude * re])
+        im = torch.cat([spectra[1], magnitude * im])
+        magnitudes = torch.cat([old_magnitudes, magnitude])
+        re, im = self._griffin_lim(re, im, magnitudes, played)
+        samples = self._seam(re, im, spectra)
         last = _unit(re[-1], im[-1])
-        new = DecoderState(
-            latent_rows, frame_rows, magnitude_rows,
+        return (
+            samples,
             torch.stack([re[-1] * last, im[-1] * last]),
-            torch.cat([old.played, samples])[-DELAY_FRAMES:],
+            torch.cat([played, samples])[-DELAY_FRAMES:],
             torch.stack([re[-CARRIED:], im[-CARRIED:]]),
             magnitudes[-CARRIED:],
         )
-        return samples, *new
 
     def _integrate(self, magnitude: Tensor, advance: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
         """Turn the carried phase on, frame by frame; the loop is unrolled in the graph."""

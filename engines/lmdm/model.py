@@ -209,6 +209,8 @@ class LMDM(nn.Module):
             self.to_sketch_embed = nn.Linear(config.sketch_channels + 1, width, bias=False)
         self.preprocess_conv = nn.Conv1d(channels, channels, 1, bias=False)
         self.postprocess_conv = nn.Conv1d(channels, channels, 1, bias=False)
+        if config.skip:
+            self.to_skip = nn.Linear(width, channels)
         self.transformer = Transformer(config)
         self._start_as_identity()
 
@@ -220,6 +222,9 @@ class LMDM(nn.Module):
                 nn.init.zeros_(branch.weight)
         nn.init.zeros_(self.preprocess_conv.weight)
         nn.init.zeros_(self.postprocess_conv.weight)
+        if self.config.skip:
+            nn.init.zeros_(self.to_skip.weight)
+            nn.init.zeros_(self.to_skip.bias)
 
     def text(self, states: Tensor) -> KeyValues:
         """Text token states (B, S, text channels), pad rows zero -> keys and values (L, B, H, S, E), once per prompt."""
@@ -259,14 +264,23 @@ class LMDM(nn.Module):
             tokens = tokens + self.partner_embed(partner)
         return tokens
 
-    def velocity(self, hidden: Tensor) -> Tensor:
-        """Hidden states of target tokens (B, T, D) -> v (B, T, C)."""
+    def velocity(self, hidden: Tensor, noisy: Tensor, global_tokens: Tensor) -> Tensor:
+        """Hidden states of target tokens (B, T, D), their noisy latents (B, T, C), the global tokens (B, n, D) of their n blocks -> v (B, T, C).
+
+        Most of the velocity of a channel that nothing else tells much about is its own noisy value, times what only the level decides.
+        With `skip` that goes past the transformer, whose width is then there for what there is to say.
+        """
         v = self.transformer.project_out(hidden)
-        return self.postprocess_conv(v.transpose(1, 2)).transpose(1, 2) + v
+        v = self.postprocess_conv(v.transpose(1, 2)).transpose(1, 2) + v
+        if not self.config.skip:
+            return v
+        blocks = noisy.unflatten(1, (global_tokens.shape[1], -1))
+        return v + (blocks * self.to_skip(global_tokens)[:, :, None]).flatten(1, 2)
 
     def forward(
         self,
         clean: Tensor,
+        noisy: Tensor,
         targets: Tensor,
         global_tokens: Tensor,
         rotation: Rotation,
@@ -274,7 +288,8 @@ class LMDM(nn.Module):
         past: KeyValues | None,
         text: KeyValues,
     ) -> tuple[Tensor, KeyValues]:
-        """One pass over [clean | target | global] tokens -> v of the targets, keys and values of the clean tokens.
+        """One pass over [clean | target | global] tokens -> v of the targets, keys and values of the clean tokens. `noisy` are the latents
+        that the target tokens were made of.
 
         This one function is training (n clean and n target blocks, n global tokens), the first denoising step of a block
         (the pending clean block fused in) and every further step (no clean tokens).
@@ -282,7 +297,7 @@ class LMDM(nn.Module):
         tokens = torch.cat([clean, targets, global_tokens], 1)
         n, m = clean.shape[1], targets.shape[1]
         hidden, (keys, values) = self.transformer(tokens, rotation, bias, past, text, clean=n)
-        return self.velocity(hidden[:, n : n + m]), (keys[..., :n, :], values[..., :n, :])
+        return self.velocity(hidden[:, n : n + m], noisy, global_tokens), (keys[..., :n, :], values[..., :n, :])
 
     def commit(self, clean: Tensor, rotation: Rotation, bias: Tensor | None, past: KeyValues | None) -> KeyValues:
         """Clean tokens (B, T, D) -> their keys and values (L, B, H, T, E), without making anything."""

@@ -81,7 +81,7 @@ def velocity(model: LMDM, conditions: Conditions, context: Context, block: int, 
     rotation = model.transformer.rotary_pos_emb(positions)
     targets = model.target_tokens(x, *conditions.block(model, block))
     told = model.global_tokens(torch.tensor([t]), conditions.pooled)[:, None]
-    v, _ = model(targets[:, :0], targets, told, rotation, None, context.cache, model.text(conditions.states))
+    v, _ = model(targets[:, :0], x, targets, told, rotation, None, context.cache, model.text(conditions.states))
     return v.float()
 
 

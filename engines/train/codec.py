@@ -2,8 +2,9 @@
 
     python -m engines.train.codec --data build/data --out build/codec.pt
 
-The network learns magnitudes and phase advances of real spectra from (noised) latents; no loss passes through the inverse
-transform and there is no discriminator. Ten CPU-minutes give most of what there is. Runs in: training; resumes from `--out`.
+The network learns magnitudes and phase advances of real spectra from (noised) latents. With `--sound` it also learns from what is heard of
+them: neighbouring frames that disagree take from each other, which only what comes out shows. There is no discriminator.
+Runs in: training; resumes from `--out`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from engines.lmdm import codec, sketch
-from engines.lmdm.decoder import Neighbourhoods, SpectrumNet
+from engines.lmdm.decoder import Decoder, Neighbourhoods, SpectrumNet
 from engines.train import checkpoint
 from engines.train.corpus import CQT, MEL, ROW, open_scores
 
 REAL_GUITAR = Path("/usr/share/games/fretsonfire/data/songs/sectoid")  # Debian fretsonfire-songs-sectoid, MIT-style licence
-CLIP_FRAMES = 40_960
+CLIP_FRAMES = 49_152
 BATCH = 8
 LEARNING_RATE, FINE_TUNING_RATE = 1e-3, 4e-4
 WARM_UP_FRAMES = codec.STACK  # the first spectra of a clip see no history: not scored
@@ -38,6 +39,9 @@ TRUST = 2.0  # see train_decoder
 NEARLY = 0.01  # radians by which a turn may be off before that counts in full: what makes tones beat is small
 INDECISION = 0.1  # share of a neighbourhood's power that has to agree on a turn before that counts as one
 TRAINED = ("train", "jam")
+BLOCK_LATENTS = 8
+WINDOWS = (512, 2048, 8192)  # of the spectra by which sound is compared: attacks, the codec's own, and what is beside the partials of a tone
+SOUND_FRAMES = 2 * codec.HISTORY_FRAMES  # samples at the start of a clip by which sound is not compared: it comes from nothing
 
 
 @dataclass
@@ -131,6 +135,52 @@ class SpectrumLoss:
         return loss, {name: round(float(value.detach()), 3) for name, value in parts.items()}
 
 
+class Learning(Decoder):
+    """The decoder, with slopes that training can use: a bin's phase is what Griffin-Lim makes it, but moves as if it had stayed what it was."""
+
+    def _griffin_lim(self, re: Tensor, im: Tensor, magnitudes: Tensor, played: Tensor) -> tuple[Tensor, Tensor]:
+        before = torch.stack([re, im]) / magnitudes
+        with torch.no_grad():
+            after = torch.stack(super()._griffin_lim(re, im, magnitudes, played)) / magnitudes
+        turned = magnitudes * (before + (after - before).detach())
+        return turned[0], turned[1]
+
+
+class SoundLoss:
+    """Distance between clips and what the decoder makes of the network's word for them, block by block as it plays: log-mel, and log
+    magnitude and spectral convergence for each of WINDOWS."""
+
+    def __init__(self, net: SpectrumNet) -> None:
+        self.decoder, self.log_mel = Learning(net, BLOCK_LATENTS), net.encoder.log_mel
+        self.windows = {size: torch.hann_window(size) for size in WINDOWS}
+
+    def __call__(self, log_magnitude: Tensor, advance: Tensor, audio: Tensor, seed: int) -> tuple[Tensor, dict[str, float]]:
+        played = torch.stack([self._play(*one, seed) for one in zip(log_magnitude, advance, strict=True)])
+        heard = slice(SOUND_FRAMES, audio.shape[1] - codec.HISTORY_FRAMES)
+        made, true = played[:, heard.start + codec.HISTORY_FRAMES :][:, : heard.stop - heard.start], audio[:, heard]
+        whole = made.shape[1] // codec.LATENT_FRAMES * codec.LATENT_FRAMES - codec.LATENT_FRAMES
+        mel = (self.log_mel(made[:, : codec.HISTORY_FRAMES + whole]) - self.log_mel(true[:, : codec.HISTORY_FRAMES + whole])).abs().mean()
+        distances = [self._distance(made, true, size) for size in WINDOWS]
+        log, convergence = (sum(part) / len(WINDOWS) for part in zip(*distances, strict=True))
+        parts = {"heard mel": mel, "heard log": log, "heard convergence": convergence}
+        return 6 * mel + log + convergence, {name: round(float(value.detach()), 3) for name, value in parts.items()}
+
+    def _play(self, log_magnitude: Tensor, advance: Tensor, seed: int) -> Tensor:
+        """(F, 1025) and (F, 2, 1025) -> (512 F,) samples"""
+        sounding, samples = self.decoder.initial_state(seed)[3:], []
+        for block in zip(log_magnitude.split(self.decoder.frames), advance.split(self.decoder.frames), strict=True):
+            piece, *sounding = self.decoder.sound(*block, *sounding)
+            samples.append(piece)
+        return torch.cat(samples)
+
+    def _distance(self, made: Tensor, true: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        a, b = (
+            torch.stft(audio, size, size // 4, window=self.windows[size], center=False, return_complex=True).abs() / (size / 2048) ** 0.5
+            for audio in (made, true)
+        )
+        return (torch.log(a + 1e-2) - torch.log(b + 1e-2)).abs().mean(), ((a - b).norm(dim=(1, 2)) / (b.norm(dim=(1, 2)) + 0.1)).mean()
+
+
 @torch.no_grad()
 def trust(net: SpectrumNet, times: float) -> None:
     """Weigh what the constant-Q peaks tell `times` as much."""
@@ -138,10 +188,10 @@ def trust(net: SpectrumNet, times: float) -> None:
     net.trust.bias *= times
 
 
-def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, learning_rate: float) -> None:
+def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, learning_rate: float, by_sound: bool) -> None:
     """AdamW with a cosine schedule; a checkpoint every 200 steps. In the end the constant-Q peaks are trusted more than training does,
     which asks for the mean of all that may be: held low notes come out in tune (6 cents off at worst become 3), others as they were."""
-    loss_of = SpectrumLoss(net.encoder)
+    loss_of, sound_loss_of = SpectrumLoss(net.encoder), SoundLoss(net)
     optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     first = 0
     if out.exists():
@@ -168,6 +218,9 @@ def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, l
             with torch.autocast("cpu", torch.bfloat16):
                 log_magnitude, advance, *_ = net(latents, *rows)
             loss, parts = loss_of(log_magnitude, advance, target)
+            if by_sound:
+                sound_loss, more = sound_loss_of(log_magnitude, advance, audio, step)
+                loss, parts = loss + sound_loss, parts | more
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
@@ -186,6 +239,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/codec.pt"))
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="train the decoder of a finished codec on; its latents stay")
     parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--sound", action="store_true", help="learn from what is heard, too: three times as long a step, for the last of them")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -198,7 +252,7 @@ def main() -> None:
         mel, low = fit_encoder(net.encoder, every(args.data, 23))
         print(f"the PCAs keep {mel:.2%} of the variance of log-mel and {low:.2%} of that of low constant-Q")
     rate = FINE_TUNING_RATE if args.start_from else LEARNING_RATE
-    train_decoder(net, Excerpts.load(args.data, 0), args.steps, args.out, rate)
+    train_decoder(net, Excerpts.load(args.data, 0), args.steps, args.out, rate, args.sound)
 
 
 if __name__ == "__main__":

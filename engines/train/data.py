@@ -76,7 +76,7 @@ class Split:
 
 SPLITS = (
     Split("train", 0, 150, 48.0, 3, 2),
-    Split("jam", 5000, 40, 60.0, 2, 1, band=True),
+    Split("jam", 5000, 80, 60.0, 2, 1, band=True),
     Split("val", 9000, 8, 45.0, 4, 99),
     Split("jamval", 9200, 6, 60.0, 2, 99, band=True),
     Split("cross", 9500, 4, 45.0, 4, 99, bank="timgm"),
@@ -150,6 +150,12 @@ def play(notes: list[Note], program: int, player: Player, bank: Bank, seconds: f
     mono = stereo.mean(1)[: len(audio)]
     audio[: len(mono)] = mono
     return level(amplify(level(audio), player, noise_seed))
+
+
+def play_plain(notes: list[Note], program: int, seconds: float) -> NDArray[np.float32] | None:
+    """What a target instrument makes of notes, in tune; None where its soundfont is not installed."""
+    bank = BANKS[TARGETS[program].bank]
+    return play(notes, program, Player.plain(0.0), bank, seconds, 0) if Path(bank.path).exists() else None
 
 
 def level(audio: NDArray[np.float32]) -> NDArray[np.float32]:

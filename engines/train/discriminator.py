@@ -72,7 +72,8 @@ class Discriminator(nn.Module):
 
     def velocity(self, noisy: Tensor, t: Tensor, told: Conditions) -> Tensor:
         """As a diffusion model of whole windows: v (B, T, C)."""
-        return self.base.velocity(self.hidden(noisy, t, told, self.base.config.layers)).float()
+        hidden = self.hidden(noisy, t, told, self.base.config.layers)
+        return self.base.velocity(hidden, noisy, self.base.global_tokens(t, told.pooled)[:, None]).float()
 
     def forward(self, noisy: Tensor, t: Tensor, told: Conditions, generated: int) -> Tensor:
         """Scores (B, G) of the last `generated` positions of windows (B, T, C) at levels t (B,); higher is more like real music."""

@@ -26,9 +26,10 @@ from engines.lmdm.stream import StreamingEngine
 from engines.train import clips, metrics, timbre
 from engines.train.audition import Case, Ears, Heard, Player
 from engines.train.codec_check import RoundTrip
+from engines.train.data import play_plain
 from engines.train.instruments import TARGETS, name_of
-from engines.train.notes import NoteDetector
-from engines.train.report import REAL_GUITAR, SYSTEMS, UNSEEN, Evaluation, Example, Row, Silence, write
+from engines.train.notes import NoteDetector, transcribed
+from engines.train.report import REAL_GUITAR, SYSTEMS, TRANSCRIBED, UNSEEN, Evaluation, Example, Row, Silence, write
 
 Samples = NDArray[np.float32]
 
@@ -119,7 +120,8 @@ class Evaluator:
                     self._judge(case, "shuffled conditioning", other)
 
     def real(self) -> None:
-        """Real guitars: no true target, so notes against the player, and timbre."""
+        """Real guitars: no true target, so notes against the player, and timbre. What a true instrument could reach: it plays each note that
+        the judge of notes hears of the guitar."""
         prompts, turns = list(self.player.targets().items()), self.plan.real_instruments
         work = [
             (clip, *prompts[(index + turn * len(prompts) // turns) % len(prompts)])
@@ -128,12 +130,18 @@ class Evaluator:
         ]
         for clip, program, prompt in track(work, description="real guitar"):
             played = self.ears.hear(clip.audio)
-            answer = self.ears.hear(self.player.answer(clip.audio, prompt))
-            self.result.rows.append(Row(
-                f"{REAL_GUITAR}, {clip.kind}", clip.name, name_of(program), "real guitar", "engine",
-                note_player=self.ears.follows(played, answer), note_target=np.nan,
-                timbre=self.ears.timbre(answer.mel, program, played.mel), mel_db=np.nan,
-            ))
+            systems = {"engine": self.player.answer(clip.audio, prompt), TRANSCRIBED: self._transcribed(clip.audio, played, program)}
+            for system, heard in ((system, self.ears.hear(audio)) for system, audio in systems.items() if audio is not None):
+                self.result.rows.append(Row(
+                    f"{REAL_GUITAR}, {clip.kind}", clip.name, name_of(program), "real guitar", system,
+                    note_player=self.ears.follows(played, heard), note_target=np.nan,
+                    timbre=self.ears.timbre(heard.mel, program, played.mel), mel_db=np.nan,
+                ))
+
+    @staticmethod
+    def _transcribed(audio: Samples, played: Heard, program: int) -> Samples | None:
+        assert played.notes is not None
+        return play_plain(transcribed(played.notes), program, len(audio) / clips.SAMPLE_RATE)
 
     def drift(self, data: Path) -> None:
         """One excerpt, played over and over: any change from minute to minute is the engine's."""

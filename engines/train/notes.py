@@ -19,6 +19,8 @@ import onnxruntime
 import soxr
 from numpy.typing import NDArray
 
+from engines.train.scores import Note
+
 RATE_HZ = 22_050
 HOP_FRAMES = 256
 WINDOW_FRAMES = 2 * RATE_HZ - HOP_FRAMES  # samples that the model hears at once
@@ -27,6 +29,8 @@ WINDOW_HOP_FRAMES = WINDOW_FRAMES - OVERLAP * HOP_FRAMES
 THRESHOLD = 0.4  # activation above which a note is held to sound
 INPUT, NOTES = "serving_default_input_2:0", "StatefulPartitionedCall:1"
 PITCHES = 88
+LOWEST_PITCH = 21  # MIDI, of the first of them
+GAP_FRAMES, LEAST_FRAMES = 4, 4  # what is one note to a transcription: pauses that it may have, and how long it is at least
 
 Activations = NDArray[np.float32]  # (F, 88)
 
@@ -75,6 +79,18 @@ class NoteDetector:
         pieces = [self.session.run([NOTES], {INPUT: row[None]})[0][0] for row in windows(resampled)]
         kept = np.concatenate([piece[OVERLAP // 2 : -(OVERLAP // 2)] for piece in pieces])
         return np.asarray(kept[: len(resampled) * (RATE_HZ // HOP_FRAMES) // RATE_HZ], np.float32)
+
+
+def transcribed(activations: Activations) -> list[Note]:
+    """Every note that sounds, as a score: what an instrument must play that would be heard as this."""
+    seconds, found = HOP_FRAMES / RATE_HZ, []
+    for pitch, row in enumerate(activations.T):
+        on = np.flatnonzero(row > THRESHOLD)
+        for run in np.split(on, np.flatnonzero(np.diff(on) > GAP_FRAMES) + 1):
+            if len(run) >= LEAST_FRAMES:
+                velocity = round(40 + 70 * float(row[run].max()))
+                found.append(Note(run[0] * seconds, (run[-1] - run[0] + 1) * seconds, LOWEST_PITCH + pitch, velocity))
+    return sorted(found, key=lambda note: note.start_seconds)
 
 
 def note_f(first: Activations, second: Activations) -> float:

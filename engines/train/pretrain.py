@@ -85,7 +85,7 @@ def loss_of(model: LMDM, packed: Packed, rotation: tuple[Tensor, Tensor]) -> Ten
     told = model.global_tokens(packed.times.reshape(-1), pooled).unflatten(0, (count, blocks))
     targets = model.target_tokens(packed.noisy, packed.sketch, packed.partner[:, -packed.noisy.shape[1] :])
     clean = model.clean_tokens(packed.clean, packed.partner[:, : packed.clean.shape[1]])
-    v, _ = model(clean, targets, told, rotation, packed.bias, None, model.text(packed.states))
+    v, _ = model(clean, packed.noisy, targets, told, rotation, packed.bias, None, model.text(packed.states))
     return (v.float() - packed.velocity).pow(2).mean()
 
 
@@ -234,6 +234,8 @@ def main() -> None:
     parser.add_argument("--regime", choices=[regime.value for regime in Regime], default=Regime.BLOCK_CAUSAL.value)
     parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--batch", type=int, default=8, help="windows per batch")
+    parser.add_argument("--learning-rate", type=float, help="at its highest (default: 7e-4, or the paper's for Stable Audio Open Small)")
+    parser.add_argument("--cool-down", type=float, default=Recipe.cool_down, help="last share of the steps, over which the learning rate falls")
     parser.add_argument("--regression", action="store_true", help="train the baseline instead: no noise, one step")
     parser.add_argument("--own-context", type=float, default=Recipe.own_context, help="share of batches with a context of the model's own")
     parser.add_argument("--every", type=int, default=500)
@@ -248,12 +250,13 @@ def main() -> None:
 def train(args: argparse.Namespace) -> None:
     world = distributed.join(args)
     torch.manual_seed(0)
-    rate = FINE_TUNING_RATE if args.init_from else Recipe.learning_rate
+    rate = args.learning_rate or (FINE_TUNING_RATE if args.init_from else Recipe.learning_rate)
     own_context = 0.0 if args.init_from else args.own_context  # a corpus of latents has no such contexts
     own_from = 0 if args.start_from else Recipe.own_from
     model = start(args)
     recipe = Recipe(
-        args.steps, args.batch, learning_rate=rate, regression=args.regression, own_context=own_context, own_from=own_from
+        args.steps, args.batch, learning_rate=rate, cool_down=args.cool_down, regression=args.regression, own_context=own_context,
+        own_from=own_from,
     )  # fmt: skip
     facts = {"parameters": sum(p.numel() for p in model.parameters())}
     if args.dry_run:

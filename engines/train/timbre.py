@@ -1,4 +1,4 @@
-"""A judge of timbre: which instrument plays, told from one second of codec latents.
+"""A judge of timbre: which instrument plays, told from one second of log-mel.
 
 A small network on window statistics, trained on the true renderings of the training split. It never sees an engine's output, and
 its accuracy on true renderings of unseen scores says how far it can be trusted. It has its own PCA, fitted to the same corpus, so
@@ -24,6 +24,7 @@ from engines.train.codec import TRAINED, every
 from engines.train.corpus import MEL, open_scores
 from engines.train.instruments import INSTRUMENTS, name_of
 
+CHANNELS = 64  # of the judge's own PCA, whatever the codec of an engine has
 WINDOW_LATENTS = 21  # 0.98 s
 WINDOW_FRAMES = WINDOW_LATENTS * codec.LATENT_FRAMES
 PIECE_FRAMES = 64 * codec.LATENT_FRAMES
@@ -63,8 +64,8 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.spectrogram, self.pca = codec.LogMel(), codec.Pca(codec.STACK * codec.MELS, codec.MEL_CHANNELS)
-        features = 3 * codec.MEL_CHANNELS
+        self.spectrogram, self.pca = codec.LogMel(), codec.Pca(codec.STACK * codec.MELS, CHANNELS)
+        features = 3 * CHANNELS
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
         self.register_buffer("mean_mel", torch.zeros(len(CLASSES), codec.STACK * codec.MELS))

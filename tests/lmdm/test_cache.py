@@ -49,7 +49,7 @@ def uncached_velocity(model: LMDM, told: Conditions, made: Tensor, noisy: Tensor
     context = model.clean_tokens(clean, told.partner[:, first * n : block * n])
     targets = model.target_tokens(noisy, *told.block(model, block))
     told_token = model.global_tokens(torch.tensor([t]), told.pooled)[:, None]
-    v, _ = model(context, targets, told_token, rotation, visibility.as_bias(visible), None, model.text(told.states))
+    v, _ = model(context, noisy, targets, told_token, rotation, visibility.as_bias(visible), None, model.text(told.states))
     return v
 
 
@@ -81,7 +81,7 @@ def test_training_pass_equals_rollout(model: LMDM, blocks: int) -> None:
     context = model.clean_tokens(made[:, clean], told.partner[:, clean])
     wanted = model.target_tokens(noisy, told.sketch[:, targets], told.partner[:, targets])
     rotation = model.transformer.rotary_pos_emb(seen.positions)
-    v, _ = model(context, wanted, levels, rotation, visibility.as_bias(seen.visible), None, model.text(told.states))
+    v, _ = model(context, noisy, wanted, levels, rotation, visibility.as_bias(seen.visible), None, model.text(told.states))
     torch.testing.assert_close(noisy - t * v, made[:, targets], atol=TOLERANCE, rtol=TOLERANCE)
 
 

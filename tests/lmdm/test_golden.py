@@ -43,10 +43,11 @@ def test_stock_layout(prefix: str) -> None:
     """Stable Audio Open's own forward: global token first, at position 0; everything sees everything and the text."""
     model, a = load("golden_dit_tiny.npz", prefix)
     x = a["x"].transpose(1, 2)
-    tokens = torch.cat([model.global_tokens(a["t"], a["glob"])[:, None], model.target_tokens(x)], 1)
+    level = model.global_tokens(a["t"], a["glob"])[:, None]
+    tokens = torch.cat([level, model.target_tokens(x)], 1)
     rotation = model.transformer.rotary_pos_emb(torch.arange(tokens.shape[1]))
     hidden, _ = model.transformer(tokens, rotation, None, None, model.text(a["cross"]), clean=0)
-    torch.testing.assert_close(model.velocity(hidden[:, 1:]), a["y"].transpose(1, 2), atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(model.velocity(hidden[:, 1:], x, level), a["y"].transpose(1, 2), atol=TOLERANCE, rtol=0)
 
 
 @pytest.fixture(name="lmdm")
@@ -57,12 +58,12 @@ def _lmdm() -> tuple[LMDM, dict[str, Tensor]]:
 def full_pass(model: LMDM, a: dict[str, Tensor], mask: Tensor, offset: int = 0) -> Tensor:
     """12 clean latents with text (as the reference has it), 3 targets, the global token last at position 0."""
     clean = model.clean_tokens(a["add"][:, 1:, :12].transpose(1, 2))
-    targets = model.target_tokens(a["x"][:, :, 12:].transpose(1, 2))
-    tokens = torch.cat([clean, targets, model.global_tokens(a["t"], a["glob"])[:, None]], 1)
+    noisy, level = a["x"][:, :, 12:].transpose(1, 2), model.global_tokens(a["t"], a["glob"])[:, None]
+    tokens = torch.cat([clean, model.target_tokens(noisy), level], 1)
     positions = torch.cat([torch.arange(1, 16), torch.zeros(1, dtype=torch.long)]) + offset
     rotation = model.transformer.rotary_pos_emb(positions)
     hidden, _ = model.transformer(tokens, rotation, visibility.as_bias(mask), None, model.text(a["cross"]), clean=0)
-    return model.velocity(hidden[:, 12:15])
+    return model.velocity(hidden[:, 12:15], noisy, level)
 
 
 @pytest.mark.parametrize("regime", ["encdec", "blockcausal"])

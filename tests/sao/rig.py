@@ -136,10 +136,11 @@ def write(folder: Path, tensors: dict[str, Tensor], name: str = "model.safetenso
 @torch.no_grad()
 def base_forward(model: LMDM, x: Tensor, t: Tensor, cross: Tensor, pooled: Tensor) -> Tensor:
     """Stable Audio Open's own pass: x (B, C, T) -> v (B, C, T). The global token comes first, and everything sees everything."""
-    tokens = torch.cat([model.global_tokens(t, pooled)[:, None], model.target_tokens(x.transpose(1, 2))], 1)
+    noisy, level = x.transpose(1, 2), model.global_tokens(t, pooled)[:, None]
+    tokens = torch.cat([level, model.target_tokens(noisy)], 1)
     rotation = model.transformer.rotary_pos_emb(torch.arange(tokens.shape[1]))
     hidden, _ = model.transformer(tokens, rotation, None, None, model.text(cross), clean=0)
-    return model.velocity(hidden[:, 1:]).transpose(1, 2)
+    return model.velocity(hidden[:, 1:], noisy, level).transpose(1, 2)
 
 
 def write_t5(folder: Path, channels: int) -> None:

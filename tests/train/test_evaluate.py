@@ -18,7 +18,7 @@ from engines.engine import Audio, EngineControls, Stamp, no_stamp  # noqa: E402
 from engines.lmdm import codec  # noqa: E402
 from engines.train import audition, compare, compare_page, evaluate, notes, report, timbre, uses, uses_page  # noqa: E402
 from engines.train.corpus import Part, write_score  # noqa: E402
-from engines.train.data import Features  # noqa: E402
+from engines.train.data import BANKS, TRAINED_BANKS, Features  # noqa: E402
 from engines.train.instruments import COMPANIONS, GUITARS, TARGETS, name_of  # noqa: E402
 
 PLAN = evaluate.Plan(
@@ -72,6 +72,9 @@ def test_an_echo_is_seen_through(corpus: Path, tmp_path: Path) -> None:
     assert result.drift_db() == pytest.approx(0, abs=0.3)
     assert all(row.fresh_db == row.after_music_db == -120 for row in result.silence)
     assert {row.split for row in result.rows} >= {"val", "cross"}
+    true = [row.note_player for row in result.rows if row.system == report.TRANSCRIBED]
+    assert bool(true) == all(Path(bank.path).exists() for name, bank in BANKS.items() if name in TRAINED_BANKS)
+    assert all(0 < value < 1 for value in true), "another instrument, though it makes no mistake"
 
     page, data, picture = report.write(result, tmp_path)
     text = page.read_text()

@@ -58,6 +58,16 @@ class TestNotes:
         assert len(heard) == 3 * 86
         assert heard[40:-40].mean(0).argmax() == pitch - 21
 
+    def test_notes_are_written_down(self) -> None:
+        """Each as long as it sounds; a short pause is bridged, and what is too short is no note."""
+        heard = np.zeros((200, notes.PITCHES), np.float32)
+        heard[10:60, 40] = heard[63:90, 40] = 0.8
+        heard[100:160, 43] = 0.5
+        heard[120:122, 50] = 0.9
+        seconds = notes.HOP_FRAMES / notes.RATE_HZ
+        found = [(note.pitch, round(note.start_seconds / seconds), round(note.length_seconds / seconds)) for note in notes.transcribed(heard)]
+        assert found == [(61, 10, 80), (64, 100, 60)]
+
     def test_silence_has_no_notes(self, detector: notes.NoteDetector) -> None:
         assert (detector.notes(np.zeros(2 * RATE_HZ, np.float32), RATE_HZ) < notes.THRESHOLD).all()
 

@@ -49,9 +49,10 @@ class Toy:
         t = times.repeat_interleave(self.config.block_latents, 1)[..., None]
         told = example.told
         levels = model.global_tokens(times.reshape(-1), told.pooled.repeat_interleave(blocks, 0)).unflatten(0, (self.rows, blocks))
-        targets = model.target_tokens((1 - t) * example.real + t * noise, told.sketch, told.partner)
+        noisy = (1 - t) * example.real + t * noise
+        targets = model.target_tokens(noisy, told.sketch, told.partner)
         rotation = model.transformer.rotary_pos_emb(visibility.packed_positions(self.config, blocks))
         bias = visibility.as_bias(visibility.packed(self.config, blocks))
         clean = model.clean_tokens(example.past, told.partner)
-        v, _ = model(clean, targets, levels, rotation, bias, None, model.text(told.states))
+        v, _ = model(clean, noisy, targets, levels, rotation, bias, None, model.text(told.states))
         return (v.float() - (noise - example.real)).pow(2).mean()
