@@ -290,7 +290,7 @@ class Decoder(nn.Module):
     def sound(
         self, log_magnitude: Tensor, advance: Tensor, phase: Tensor, played: Tensor, spectra: Tensor, old_magnitudes: Tensor
     ) -> tuple[Tensor, ...]:
-        """What the network said of one block, (F, 1025) and (F, 2, 1025), and the last four of DecoderState -> samples, and these four anew."""
+        """What the network said of a block, (F, 1025) and (F, 2, 1025), and the last four of DecoderState -> samples, these four anew."""
         magnitude = torch.exp(log_magnitude.clamp(max=LOG_MAGNITUDE_LIMIT)).clamp(min=1e-7)
         re, im = self._integrate(magnitude, advance, phase)
         re = torch.cat([spectra[0], magnitude * re])

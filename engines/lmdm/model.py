@@ -265,7 +265,7 @@ class LMDM(nn.Module):
         return tokens
 
     def velocity(self, hidden: Tensor, noisy: Tensor, global_tokens: Tensor) -> Tensor:
-        """Hidden states of target tokens (B, T, D), their noisy latents (B, T, C), the global tokens (B, n, D) of their n blocks -> v (B, T, C).
+        """Hidden states of target tokens (B, T, D), their noisy latents (B, T, C), global tokens (B, n, D) of n blocks -> v (B, T, C).
 
         Most of the velocity of a channel that nothing else tells much about is its own noisy value, times what only the level decides.
         With `skip` that goes past the transformer, whose width is then there for what there is to say.

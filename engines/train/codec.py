@@ -40,7 +40,7 @@ NEARLY = 0.01  # radians by which a turn may be off before that counts in full: 
 INDECISION = 0.1  # share of a neighbourhood's power that has to agree on a turn before that counts as one
 TRAINED = ("train", "jam")
 BLOCK_LATENTS = 8
-WINDOWS = (512, 2048, 8192)  # of the spectra by which sound is compared: attacks, the codec's own, and what is beside the partials of a tone
+WINDOWS = (512, 2048, 8192)  # of the spectra by which sound is compared: for attacks; the codec's own; for what is beside partials
 SOUND_FRAMES = 2 * codec.HISTORY_FRAMES  # samples at the start of a clip by which sound is not compared: it comes from nothing
 
 
@@ -136,7 +136,7 @@ class SpectrumLoss:
 
 
 class Learning(Decoder):
-    """The decoder, with slopes that training can use: a bin's phase is what Griffin-Lim makes it, but moves as if it had stayed what it was."""
+    """The decoder, with slopes that training can use: a bin's phase is what Griffin-Lim makes it, but moves as if that did nothing."""
 
     def _griffin_lim(self, re: Tensor, im: Tensor, magnitudes: Tensor, played: Tensor) -> tuple[Tensor, Tensor]:
         before = torch.stack([re, im]) / magnitudes
@@ -167,9 +167,9 @@ class SoundLoss:
 
     def _play(self, log_magnitude: Tensor, advance: Tensor, seed: int) -> Tensor:
         """(F, 1025) and (F, 2, 1025) -> (512 F,) samples"""
-        sounding, samples = self.decoder.initial_state(seed)[3:], []
+        sounding, samples = list(self.decoder.initial_state(seed)[3:]), []
         for block in zip(log_magnitude.split(self.decoder.frames), advance.split(self.decoder.frames), strict=True):
-            piece, *sounding = self.decoder.sound(*block, *sounding)
+            piece, *sounding[:] = self.decoder.sound(*block, *sounding)
             samples.append(piece)
         return torch.cat(samples)
 
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/codec.pt"))
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="train the decoder of a finished codec on; its latents stay")
     parser.add_argument("--steps", type=int, default=9000)
-    parser.add_argument("--sound", action="store_true", help="learn from what is heard, too: three times as long a step, for the last of them")
+    parser.add_argument("--sound", action="store_true", help="learn from what is heard, too: steps take three times as long")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

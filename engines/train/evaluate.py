@@ -120,8 +120,8 @@ class Evaluator:
                     self._judge(case, "shuffled conditioning", other)
 
     def real(self) -> None:
-        """Real guitars: no true target, so notes against the player, and timbre. What a true instrument could reach: it plays each note that
-        the judge of notes hears of the guitar."""
+        """Real guitars: no true target, so notes against the player, and timbre. What a true instrument could reach: it plays each note
+        that the judge of notes hears of the guitar."""
         prompts, turns = list(self.player.targets().items()), self.plan.real_instruments
         work = [
             (clip, *prompts[(index + turn * len(prompts) // turns) % len(prompts)])

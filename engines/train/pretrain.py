@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--batch", type=int, default=8, help="windows per batch")
     parser.add_argument("--learning-rate", type=float, help="at its highest (default: 7e-4, or the paper's for Stable Audio Open Small)")
-    parser.add_argument("--cool-down", type=float, default=Recipe.cool_down, help="last share of the steps, over which the learning rate falls")
+    parser.add_argument("--cool-down", type=float, default=Recipe.cool_down, help="last share of the steps: the rate falls")
     parser.add_argument("--regression", action="store_true", help="train the baseline instead: no noise, one step")
     parser.add_argument("--own-context", type=float, default=Recipe.own_context, help="share of batches with a context of the model's own")
     parser.add_argument("--every", type=int, default=500)

@@ -3,7 +3,8 @@
     python -m engines.train.uses engines/bundles/reference.ghost --data build/data --out docs/evaluation
 
 The engine is opened as a pedal opens it and fed block by block on unseen scores. Written to `--out`: uses.md, uses.json and uses.png.
-Everything follows from the seed; one thread. Shapes: T latent, B window. Runs in: evaluation, offline.
+Everything follows from the seed; parts are played side by side in `--workers` processes of one thread each. Shapes: T latent, B window.
+Runs in: evaluation, offline.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,15 +111,35 @@ class Uses:
     rollouts: dict[str, list[list[metrics.Minute]]] = field(default_factory=dict)  # several takes of each
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, on what, and how much."""
+
+    address: str
+    data: Path
+    plan: Plan
+    seed: int
+
+
 @dataclass
 class Evaluator:
-    """Runs every part of a plan; see `evaluate`."""
+    """Plays and judges one part of a plan at a time; see `evaluate`."""
 
     engine: StreamingEngine
     ears: Ears
     data: Path
     plan: Plan
     seed: int
+
+    @classmethod
+    @cache
+    def of(cls, subject: Subject) -> Evaluator:
+        """Opened once in each process."""
+        torch.set_num_threads(1)
+        engine = open_engine(subject.address)
+        assert isinstance(engine, StreamingEngine), f"{subject.address} is not an LMDM: it has no such uses"
+        judge, _ = timbre.open_judge(subject.data, subject.data.parent / "judge.pt")
+        return cls(engine, Ears(judge, NoteDetector.open()), subject.data, subject.plan, subject.seed)
 
     def __post_init__(self) -> None:
         self.player = Player(self.engine, 0, self.seed)
@@ -130,7 +155,7 @@ class Evaluator:
     def changes(self) -> list[Change]:
         """Clip after clip, the words change again and again, in another order each time."""
         found, orders = [], np.random.default_rng(self.seed)
-        for turn in track(range(self.plan.change_clips), description="changed words"):
+        for turn in range(self.plan.change_clips):
             score, order = self.score(turn), [int(program) for program in orders.permutation(list(TARGETS))]
             played = score.inputs[score.guitar(turn + turn // len(self.scores))][: int(self.plan.change_seconds * codec.SAMPLE_RATE)]
             answer = self.player.play(played, lambda block, o=order: self.follow(o[block // SETTLED_BLOCKS]))
@@ -153,7 +178,7 @@ class Evaluator:
 
     def morphs(self) -> list[Morph]:
         found, programs = [], list(TARGETS)
-        for turn in track(range(self.plan.morphs), description="morphs"):
+        for turn in range(self.plan.morphs):
             first, second = programs[turn % 12], programs[(turn + 4 + turn % 3) % 12]
             score = self.score(turn)
             played = score.inputs[score.guitar(turn)][: int(self.plan.seconds * codec.SAMPLE_RATE)]
@@ -166,7 +191,7 @@ class Evaluator:
 
     def strays(self) -> list[Stray]:
         found = []
-        for share in track(STRAYS, description="straying"):
+        for share in STRAYS:
             follows, timbres = [], []
             for turn in range(self.plan.strays):
                 score, program = self.score(turn), list(TARGETS)[2 * turn % 12]
@@ -178,24 +203,26 @@ class Evaluator:
             found.append(Stray(share, float(np.mean(follows)), float(np.nanmean(timbres))))
         return found
 
-    def jams(self) -> list[Agreement]:
-        """Every companion beside one guitar of each unseen score: no two play the same music, so that chance can be told from agreement."""
+    def partners(self) -> tuple[list[clips.Score], list[Samples]]:
+        """The unseen bands; and a guitar of each of them and of other unseen scores: no two play the same music, so that chance can be told
+        from agreement."""
         bands = clips.scores(self.data, "jamval", self.plan.jams, self.plan.jam_seconds)
         frames = int(self.plan.jam_seconds * codec.SAMPLE_RATE)
         scores = [*bands, *self.scores][: self.plan.jams]
-        partners = [score.inputs[score.guitar(turn)][:frames] for turn, score in enumerate(scores)]
-        heard = [self._sounding(partner) for partner in partners]
-        wanted = {p: Pairings.of(heard[: len(bands)], [self._sounding(band.targets[p]) for band in bands]) for p in COMPANIONS}
-        found = [everyone(wanted).agreement(TRUE, 1, self.seed)]
-        for lag, visible in VISIBLE.items():
-            self.engine.jam_lag_blocks = lag
-            made: dict[int, Pairings] = {}
-            for program in track([p for p in COMPANIONS if p in self.prompts], description=f"jamming, {visible} blocks ahead"):
-                takes = ([self._sounding(self._accompany(p, program, lag, take)) for p in partners] for take in range(self.plan.takes))
-                made[program] = together([Pairings.of(heard, companions) for companions in takes], [])
-            found.append(everyone(made).agreement(ALL, visible, self.seed))
-            found += [one.agreement(name_of(program), visible, self.seed, program != DRUMS) for program, one in made.items()]
-        return found
+        return bands, [score.inputs[score.guitar(turn)][:frames] for turn, score in enumerate(scores)]
+
+    def bands(self) -> dict[int, Pairings]:
+        """The true accompaniments, beside the guitars of their bands."""
+        bands, partners = self.partners()
+        heard = [self._sounding(partner) for partner in partners[: len(bands)]]
+        return {program: Pairings.of(heard, [self._sounding(band.targets[program]) for band in bands]) for program in COMPANIONS}
+
+    def jam(self, lag: int, program: int) -> Pairings:
+        """One companion beside every partner, who is known `lag` blocks late; all takes as one."""
+        _, partners = self.partners()
+        heard, self.engine.jam_lag_blocks = [self._sounding(partner) for partner in partners], lag
+        takes = ([self._sounding(self._accompany(p, program, lag, take)) for p in partners] for take in range(self.plan.takes))
+        return together([Pairings.of(heard, companions) for companions in takes], [])
 
     def _sounding(self, audio: Samples) -> Sounding:
         return Sounding.of(audio, self.ears.detector)
@@ -205,27 +232,18 @@ class Evaluator:
         made = Player(self.engine, 0, self.seed + take).play(partner, lambda block: self.follow(program, jam=True))
         return np.pad(made, (lag * self.engine.spec.block_frames, 0))[: len(partner)]
 
-    def rollouts(self) -> dict[str, list[list[metrics.Minute]]]:
-        """The same 30 seconds over and over: frozen after the first time round; fed back at 70 %. (As they are: `evaluate`.)"""
-        found: dict[str, list[list[metrics.Minute]]] = {}
-        frames = (60 * self.plan.minutes + LOOP_SECONDS) * codec.SAMPLE_RATE
-        for turn, program in enumerate(track(self.plan.programs, description=f"{self.plan.minutes} minutes, two ways")):
-            score = self.score(turn)
-            loops = (audio[: LOOP_SECONDS * codec.SAMPLE_RATE] for audio in (score.inputs[score.guitar(turn)], score.targets[program]))
-            played, truth = (np.resize(loop, frames) for loop in loops)
-            frozen_from = math.ceil(LOOP_SECONDS * codec.SAMPLE_RATE / self.engine.spec.block_frames)
-            freeze: Wishes = lambda block, p=program, at=frozen_from: self.follow(p, freeze=block >= at)  # type: ignore[misc] # noqa: E731
-            plain: Wishes = lambda block, p=program: self.follow(p)  # type: ignore[misc] # noqa: E731
-            ways = {
-                "frozen": (freeze, 0.0, self._gone_round(truth, frozen_from)),
-                f"repeats {REPEATS:.0%}": (plain, REPEATS, echoes(truth, self.player.repeat_frames, REPEATS)),
-            }
-            for way, (wishes, repeats, wanted) in ways.items():
-                true = self.judge.log_mel(wanted)[frozen_from * self.per_block :]
-                takes = (Player(self.engine, 0, self.seed + take).play(played, wishes, repeats) for take in range(self.plan.takes))
-                mels = (self.judge.log_mel(made)[frozen_from * self.per_block :] for made in takes)
-                found[f"{name_of(program)}, {way}"] = [metrics.minutes(mel, true) for mel in mels]
-        return found
+    def rollout(self, program: int, repeats: float) -> list[list[metrics.Minute]]:
+        """The same 30 seconds over and over: fed back, or with no repeats frozen after the first time round. (As they are: `evaluate`.)"""
+        frames, turn = (60 * self.plan.minutes + LOOP_SECONDS) * codec.SAMPLE_RATE, self.plan.programs.index(program)
+        score = self.score(turn)
+        loops = (audio[: LOOP_SECONDS * codec.SAMPLE_RATE] for audio in (score.inputs[score.guitar(turn)], score.targets[program]))
+        played, truth = (np.resize(loop, frames) for loop in loops)
+        second = math.ceil(LOOP_SECONDS * codec.SAMPLE_RATE / self.engine.spec.block_frames)
+        wishes: Wishes = lambda block: self.follow(program, freeze=not repeats and block >= second)  # noqa: E731
+        wanted = echoes(truth, self.player.repeat_frames, repeats) if repeats else self._gone_round(truth, second)
+        true = self.judge.log_mel(wanted)[second * self.per_block :]
+        takes = (Player(self.engine, 0, self.seed + take).play(played, wishes, repeats) for take in range(self.plan.takes))
+        return [metrics.minutes(self.judge.log_mel(made)[second * self.per_block :], true) for made in takes]
 
     def _gone_round(self, truth: Samples, frozen_from: int) -> Samples:
         """The true target of what a frozen engine hears: from block `frozen_from` on, the blocks of its context again and again."""
@@ -250,13 +268,32 @@ def place(score: str, first: str, second: str, points: Sequence[NDArray[np.float
     return Morph(score, first, second, tuple(along), aside, bool(between))
 
 
-def evaluate(address: str, data: Path, plan: Plan, seed: int, command: str) -> Uses:
-    """Run a whole plan."""
-    engine = open_engine(address)
-    assert isinstance(engine, StreamingEngine), f"{address} is not an LMDM: it has no such uses"
-    judge, _ = timbre.open_judge(data, data.parent / "judge.pt")
-    run = Evaluator(engine, Ears(judge, NoteDetector.open()), data, plan, seed)
-    return Uses(command, seed, run.changes(), run.morphs(), run.strays(), run.jams(), run.rollouts())
+def play_part(subject: Subject, name: str, which: Sequence[float]) -> Any:
+    """What a method of Evaluator finds; in a process of its own."""
+    return getattr(Evaluator.of(subject), name)(*which)
+
+
+def evaluate(subject: Subject, command: str, workers: int = 1) -> Uses:
+    """Run a whole plan, the long parts first."""
+    known = Evaluator.of(subject).prompts  # opens the judge too, before several want to make it
+    rollouts = [(program, repeats) for program in subject.plan.programs for repeats in (0.0, REPEATS)]
+    jams = [(lag, program) for lag in VISIBLE for program in COMPANIONS if program in known]
+    short = ("changes", "morphs", "strays", "bands")
+    parts: list[tuple[str, tuple[float, ...]]] = [*(("rollout", r) for r in rollouts), *(("jam", j) for j in jams), *((s, ()) for s in short)]
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        jobs = {part: pool.submit(play_part, subject, *part) for part in parts}
+        found = {part: job.result() for part, job in track(jobs.items(), description="other uses")}
+    result = Uses(command, subject.seed, *(found[name, ()] for name in ("changes", "morphs", "strays")))
+    result.jams.append(everyone(found["bands", ()]).agreement(TRUE, 1, subject.seed))
+    for lag, visible in VISIBLE.items():
+        made = {program: found["jam", (lag, program)] for _, program in jams[: len(jams) // len(VISIBLE)]}
+        result.jams.append(everyone(made).agreement(ALL, visible, subject.seed))
+        result.jams += [one.agreement(name_of(program), visible, subject.seed, program != DRUMS) for program, one in made.items()]
+    result.rollouts = {
+        f"{name_of(program)}, {f'repeats {repeats:.0%}' if repeats else 'frozen'}": found["rollout", (program, repeats)]
+        for program, repeats in rollouts
+    }
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -266,10 +303,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/evaluation"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a few short clips: a look, not a figure to quote")
+    parser.add_argument("--workers", type=int, default=1, help="processes; what they find is the same")
     args = parser.parse_args(arguments)
-    torch.set_num_threads(1)
     command = f"{parser.prog} {args.engine} --data {args.data} --out {args.out} --seed {args.seed}{' --quick' * args.quick}"
-    result = evaluate(args.engine, args.data, QUICK if args.quick else Plan(), args.seed, command)
+    subject = Subject(args.engine, args.data, QUICK if args.quick else Plan(), args.seed)
+    result = evaluate(subject, command, args.workers)
     for path in write(result, args.out):
         print(path)
 

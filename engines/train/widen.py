@@ -1,6 +1,6 @@
 """A codec and a model of fewer mel channels -> the same with as many as `codec.MEL_CHANNELS`, to train on from there.
 
-    python -m engines.train.widen --data build/data --codec build/codec5.pt --model build/lmdm5.pt --out-codec build/codec.pt --out-model build/lmdm.pt
+    python -m engines.train.widen --codec old/codec.pt --model old/lmdm.pt --out-codec build/codec.pt --out-model build/lmdm.pt
 
 The channels that there were stay what they are, and so does all that is made of them. The new ones hold the most of what was left out of
 log-mel. The model starts by making noise of them, of the right size for each, which is what it can know of them: their noisy values
@@ -84,12 +84,14 @@ def skip_of(model: LMDM, deviation: Tensor, pooled: Tensor) -> tuple[Tensor, Ten
     t = torch.linspace(0, 1, LEVELS)
     best = (t[:, None] - (1 - t[:, None]) * deviation**2) / ((1 - t[:, None]) ** 2 * deviation**2 + t[:, None] ** 2)
     tokens = torch.cat([model.global_tokens(t, words[None]) for words in pooled]).double()
-    mean = tokens.mean(0)
-    centred, wanted = tokens - mean, best.repeat(len(pooled), 1).double()
-    weight = torch.linalg.solve(centred.T @ centred / len(tokens) + RIDGE * torch.eye(len(mean)), centred.T @ (wanted - wanted.mean(0)) / len(tokens))
-    error = (centred @ weight + wanted.mean(0) - wanted).abs().mean()
+    wanted = best.repeat(len(pooled), 1).double()
+    mean, middle = tokens.mean(0), wanted.mean(0)
+    centred = tokens - mean
+    covariance, told = (centred.T @ other / len(tokens) for other in (centred, wanted - middle))
+    weight = torch.linalg.solve(covariance + RIDGE * torch.eye(len(mean)), told)
+    error = (centred @ weight + middle - wanted).abs().mean()
     print(f"the skip is {error:.3f} off on average, of {best.std():.3f}")
-    return weight.T.float(), (wanted.mean(0) - mean @ weight).float()
+    return weight.T.float(), (middle - mean @ weight).float()
 
 
 @torch.no_grad()

@@ -19,7 +19,8 @@ from engines.lmdm.sampler import Spacing
 from tests.lmdm.conftest import lively
 
 SMALL = ModelConfig(
-    64, 2, 2, text.CHANNELS, text.TOKENS, codec.LATENT_CHANNELS, context_blocks=3, sketch_channels=config.SKETCH_CHANNELS, partner=True, skip=True,
+    64, 2, 2, text.CHANNELS, text.TOKENS, codec.LATENT_CHANNELS, context_blocks=3, sketch_channels=config.SKETCH_CHANNELS, partner=True,
+    skip=True,
 )
 Parity = dict[str, dict[str, float]]
 

@@ -123,11 +123,11 @@ def test_the_other_uses_of_the_shipped_engine_are_played_and_judged(corpus: Path
     """On music that is none, every use but the long rollouts: what is asked is counted, whatever comes out."""
     folder = tmp_path / "data"
     folder.mkdir()
-    (tmp_path / "judge.pt").write_bytes((corpus.parent / "judge.pt").read_bytes())
+    timbre.open_judge(corpus, tmp_path / "judge.pt")
     write_scores(folder, "val", range(60, 61), frames=184 * codec.LATENT_FRAMES)
     write_scores(folder, "jamval", range(70, 72), COMPANIONS)
     plan = uses.Plan(change_clips=1, morphs=1, strays=1, seconds=2.5, jams=3, jam_seconds=2.5, minutes=1, programs=())
-    result = uses.evaluate(str(REFERENCE), folder, plan, 0, "a command")
+    result = uses.evaluate(uses.Subject(str(REFERENCE), folder, plan, 0), "a command", workers=2)
     assert [change.after != change.before for change in result.changes] == [True]
     assert result.morphs[0].places[0] == 0 and result.morphs[0].places[-1] == 1
     assert [jam.visible for jam in result.jams] == [1, *5 * [0], *5 * [-1]] and result.jams[1].pairs == 3

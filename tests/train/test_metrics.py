@@ -65,7 +65,7 @@ class TestNotes:
         heard[100:160, 43] = 0.5
         heard[120:122, 50] = 0.9
         seconds = notes.HOP_FRAMES / notes.RATE_HZ
-        found = [(note.pitch, round(note.start_seconds / seconds), round(note.length_seconds / seconds)) for note in notes.transcribed(heard)]
+        found = [(n.pitch, round(n.start_seconds / seconds), round(n.length_seconds / seconds)) for n in notes.transcribed(heard)]
         assert found == [(61, 10, 80), (64, 100, 60)]
 
     def test_silence_has_no_notes(self, detector: notes.NoteDetector) -> None:
