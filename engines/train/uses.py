@@ -278,8 +278,8 @@ def evaluate(subject: Subject, command: str, workers: int = 1) -> Uses:
     known = Evaluator.of(subject).prompts  # opens the judge too, before several want to make it
     rollouts = [(program, repeats) for program in subject.plan.programs for repeats in (0.0, REPEATS)]
     jams = [(lag, program) for lag in VISIBLE for program in COMPANIONS if program in known]
-    short = ("changes", "morphs", "strays", "bands")
-    parts: list[tuple[str, tuple[float, ...]]] = [*(("rollout", r) for r in rollouts), *(("jam", j) for j in jams), *((s, ()) for s in short)]
+    parts: list[tuple[str, tuple[float, ...]]] = [*(("rollout", one) for one in rollouts), *(("jam", one) for one in jams)]
+    parts += [(name, ()) for name in ("changes", "morphs", "strays", "bands")]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         jobs = {part: pool.submit(play_part, subject, *part) for part in parts}
         found = {part: job.result() for part, job in track(jobs.items(), description="other uses")}
