@@ -2,8 +2,8 @@
 
     python -m engines.train.codec --data build/data --out build/codec.pt
 
-The network learns magnitudes and phase advances of real spectra from (noised) latents. With `--sound` it also learns from what is heard of
-them: neighbouring frames that disagree take from each other, which only what comes out shows. There is no discriminator.
+The network learns magnitudes and phase advances of real spectra from (noised) latents, and in the last fifth of its steps also from what
+is heard of them: neighbouring frames that disagree take from each other, which only what comes out shows. There is no discriminator.
 Runs in: training; resumes from `--out`.
 """
 
@@ -33,7 +33,7 @@ BATCH = 8
 LEARNING_RATE, FINE_TUNING_RATE = 1e-3, 4e-4
 WARM_UP_FRAMES = codec.STACK  # the first spectra of a clip see no history: not scored
 LATENT_NOISE = 0.05
-TONES = 0.25  # share of clips that are synthetic tones
+TONES = 0.45  # share of clips that are synthetic tones
 LOUD_BINS = 0.5  # phase errors weigh as the magnitude to this power
 TRUST = 2.0  # see train_decoder
 NEARLY = 0.01  # radians by which a turn may be off before that counts in full: what makes tones beat is small
@@ -188,7 +188,7 @@ def trust(net: SpectrumNet, times: float) -> None:
     net.trust.bias *= times
 
 
-def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, learning_rate: float, by_sound: bool) -> None:
+def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, learning_rate: float, sound: float) -> None:
     """AdamW with a cosine schedule; a checkpoint every 200 steps. In the end the constant-Q peaks are trusted more than training does,
     which asks for the mean of all that may be: held low notes come out in tune (6 cents off at worst become 3), others as they were."""
     loss_of, sound_loss_of = SpectrumLoss(net.encoder), SoundLoss(net)
@@ -218,7 +218,7 @@ def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, l
             with torch.autocast("cpu", torch.bfloat16):
                 log_magnitude, advance, *_ = net(latents, *rows)
             loss, parts = loss_of(log_magnitude, advance, target)
-            if by_sound:
+            if step >= (1 - sound) * steps:
                 sound_loss, more = sound_loss_of(log_magnitude, advance, audio, step)
                 loss, parts = loss + sound_loss, parts | more
             optimiser.zero_grad()
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/codec.pt"))
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="train the decoder of a finished codec on; its latents stay")
     parser.add_argument("--steps", type=int, default=9000)
-    parser.add_argument("--sound", action="store_true", help="learn from what is heard, too: steps take three times as long")
+    parser.add_argument("--sound", type=float, default=0.2, help="last share of the steps, which learn from what is heard, too")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -303,10 +303,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/evaluation"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a few short clips: a look, not a figure to quote")
+    parser.add_argument("--takes", type=int, default=Plan.takes, help="of each jam and each long rollout; they differ in their noise")
     parser.add_argument("--workers", type=int, default=1, help="processes; what they find is the same")
     args = parser.parse_args(arguments)
-    command = f"{parser.prog} {args.engine} --data {args.data} --out {args.out} --seed {args.seed}{' --quick' * args.quick}"
-    subject = Subject(args.engine, args.data, QUICK if args.quick else Plan(), args.seed)
+    options = " --quick" * args.quick + f" --takes {args.takes}" * (args.takes != Plan.takes)
+    command = f"{parser.prog} {args.engine} --data {args.data} --out {args.out} --seed {args.seed}{options}"
+    subject = Subject(args.engine, args.data, QUICK if args.quick else Plan(takes=args.takes), args.seed)
     result = evaluate(subject, command, args.workers)
     for path in write(result, args.out):
         print(path)

@@ -103,11 +103,11 @@ METHOD = """\
   as a share of its length. *Between*: at 0.5 nearer to either end than the ends are to each other.
 - **Straying** at 1 has no sketch: the engine plays freely, so following is not to be expected.
 - **Jamming**: *notes* is the share of the companion's pitch classes that the partner sounded within the last second (drums have none that
-  mean anything); *beat* the correlation of onset envelopes within 46 ms; both are means of three takes that differ in their noise only.
-  *Shuffled* is the same companion beside every other partner; p from 10,000 random pairings of partners. No two partners play the same
-  score; the first six are the guitars of bands, the others play alone. *All* shuffles the companions of a partner together; the true
-  accompaniment of the bands says what can be reached. *Blocks ahead*: how much of the partner's future is known to the block being made; a
-  pedal plays at -1.
+  mean anything); *beat* the correlation of onset envelopes within 46 ms; both are means of takes (three, or as the command says) that
+  differ in their noise only. *Shuffled* is the same companion beside every other partner; p from 10,000 random pairings of partners. No
+  two partners play the same score; the first six are the guitars of bands, the others play alone. *All* shuffles the companions of a
+  partner together; the true accompaniment of the bands says what can be reached. *Blocks ahead*: how much of the partner's future is
+  known to the block being made; a pedal plays at -1.
 - **Rollouts**: 30 seconds over and over: frozen after the first 30, when the last 15 blocks that were heard go round; or the answer fed
   back at 70 %, two blocks late, as a pedal does. The first 30 seconds are not counted. *Error* is log-mel distance from the true
   target: of what went round, while frozen; with all its echoes, with repeats. Drift as in evaluation.md, of the mean minute of takes that
