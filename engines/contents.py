@@ -17,6 +17,7 @@ from engines.bundle import Bundle, BundleError
 from engines.container import CHUNK_BYTES
 from engines.graph import FLOAT, GraphError, GraphFacts, Value, read_graph
 from engines.graph_check import check_graph
+from engines.lmdm import sampler
 from engines.lmdm.config import ModelConfig, Regime
 from engines.lmdm.shapes import graph_inputs
 from engines.manifest import GOLDEN_FILE, GRAPH_SUFFIX, PRESETS_FILE, PROMPTS_FILE, WEIGHTS_FILE, Role
@@ -137,7 +138,9 @@ def _check_lmdm(bundle: Bundle, graphs: Mapping[str, GraphFacts], tables: Mappin
     model: dict[str, Any] = said if isinstance(said, dict) else {}
     _require(isinstance(model.get("config"), dict), "does not describe its model")
     config = _config(model["config"])
-    expected = dict(graph_inputs(config, spec.max_steps))
+    guidance = model.get("guidance")
+    _require(_number(guidance), "has no guidance that makes sense")
+    expected = dict(graph_inputs(config, spec.max_steps, sampler.ways(float(guidance))))
     history = model.get("history_frames", -1)
     _require(type(history) is int and 0 <= history <= 1 << 22, "has no history that makes sense")
     expected["encode"] = {"audio": (1, history + spec.block_frames)}

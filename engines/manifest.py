@@ -17,7 +17,7 @@ from engines.container import MAX_FILES, MAX_NAME_BYTES, BundleError
 from engines.engine import EngineControls, EngineSpec
 from engines.strict_json import StrictJsonError, decode_canonical, encode
 
-SCHEMA = 1
+SCHEMA = 2
 VERSION = "0.1.0"  # of Ghostnote, as in pyproject.toml
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20

@@ -29,7 +29,7 @@ from engines.export.graphs import MAX_STEPS, GraphSpec, codec_graphs, model_grap
 from engines.export.onnx import SharedWeights, round_parameters, to_onnx
 from engines.export.precision import with_half_graphs
 from engines.golden import GOLDEN_FILE
-from engines.lmdm import codec, decoder, sketch, text
+from engines.lmdm import codec, decoder, sampler, sketch, text
 from engines.lmdm.decoder import Decoder, DecoderState, SpectrumNet
 from engines.lmdm.model import LMDM
 from engines.lmdm.sampler import Spacing
@@ -103,12 +103,12 @@ def largest_difference(spec: GraphSpec, backend: Backend, onnx: bytes, weights: 
     }
 
 
-def export(model: LMDM, net: SpectrumNet) -> tuple[list[GraphSpec], SharedWeights]:
-    """Round, and turn all that an engine consists of into graphs over one file of weights."""
+def export(model: LMDM, net: SpectrumNet, ways: int = 1) -> tuple[list[GraphSpec], SharedWeights]:
+    """Round, and turn all that an engine consists of into graphs over one file of weights; `ways`: see graphs.py."""
     for module in (model, net):
         round_parameters(module)
     decode = Decoder(net, model.config.block_latents).eval()
-    specs = [*model_graphs(model), *codec_graphs(net.encoder, decode, model.config)]
+    specs = [*model_graphs(model, ways), *codec_graphs(net.encoder, decode, model.config)]
     shared = SharedWeights()
     for name, array in engine_arrays(model, decode).items():
         shared.add(name, array)
@@ -117,9 +117,11 @@ def export(model: LMDM, net: SpectrumNet) -> tuple[list[GraphSpec], SharedWeight
     return specs, shared
 
 
-def build_files(model: LMDM, net: SpectrumNet, prompts: list[text.Prompt]) -> tuple[dict[str, bytes], dict[str, dict[str, float]]]:
+def build_files(
+    model: LMDM, net: SpectrumNet, prompts: list[text.Prompt], ways: int = 1
+) -> tuple[dict[str, bytes], dict[str, dict[str, float]]]:
     """Export and compare -> the bundle's files, and differences per graph and output."""
-    specs, shared = export(model, net)
+    specs, shared = export(model, net, ways)
     files = {**with_half_graphs(shared.files()), PROMPTS_FILE: pack_tensors(prompt_arrays(prompts)), **licence_files()}
     weights = Weights.of_files(files)
     files[GOLDEN_FILE] = golden_vectors(specs, weights)
@@ -196,7 +198,8 @@ def main() -> None:
     )
     names = [name_of(p) for p in INSTRUMENTS] + [words for p in INSTRUMENTS for words in held_out_phrases(p)]
     model = checkpoint.load_model(args.model)
-    files, parity = build_files(model, load_codec(args.codec), [text.encode(name) for name in names])
+    prompts = [text.encode(name) for name in names]
+    files, parity = build_files(model, load_codec(args.codec), prompts, sampler.ways(args.guidance))
     if not show(parity):
         sys.exit(f"a graph differs from torch by more than {TOLERANCE}: not packed")
     args.out.parent.mkdir(parents=True, exist_ok=True)

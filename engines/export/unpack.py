@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from engines.backend import Weights
 from engines.bundle import Bundle, BundleError
 from engines.export.package import export
+from engines.lmdm import sampler
 from engines.lmdm.config import ModelConfig, Regime
 from engines.lmdm.decoder import SpectrumNet
 from engines.lmdm.model import LMDM
@@ -107,13 +108,13 @@ def refill(module: nn.Module, made: Tensors, held: Tensors) -> list[str]:
     return missing
 
 
-def recover(config: ModelConfig, files: Mapping[str, bytes]) -> tuple[LMDM, SpectrumNet]:
+def recover(config: ModelConfig, ways: int, files: Mapping[str, bytes]) -> tuple[LMDM, SpectrumNet]:
     """The model and the codec whose graphs and weights these files are. Raises LookupError with the name of a parameter that is not there:
     another version packed them, or two parameters have the same values, which only untrained ones do."""
     model, net, draw = LMDM(config).eval(), SpectrumNet().eval(), torch.Generator().manual_seed(0)
     for module in (model, net):
         fill(module, draw)
-    made, held = tensors_of(export(model, net)[1].files()), tensors_of(files)
+    made, held = tensors_of(export(model, net, ways)[1].files()), tensors_of(files)
     missing = refill(model, made, held) + refill(net, made, held)
     if missing:
         raise LookupError(missing[0])
@@ -128,7 +129,7 @@ def unpack(bundle: Bundle) -> tuple[LMDM, SpectrumNet]:
     config = ModelConfig(**{**facts["config"], "regime": Regime(facts["config"]["regime"])})
     wanted = [name for name in (entry.path for entry in bundle.manifest.files) if name == WEIGHTS_FILE or name.endswith(GRAPH_SUFFIX)]
     try:
-        return recover(config, {name: bundle.read(name) for name in wanted})
+        return recover(config, sampler.ways(facts["guidance"]), {name: bundle.read(name) for name in wanted})
     except LookupError as missing:
         said = f"{bundle.path}: holds no {missing} where this version packs it; unpack it with the version that packed it"
         raise BundleError(said) from missing

@@ -8,24 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engines.backend import Array, Evaluation, Pass
+from engines.backend import Array, Pass
 from engines.lmdm import sampler
-
-
-@dataclass(frozen=True)
-class Words:
-    """What a prompt is to a block: text keys and values, and one global token per step."""
-
-    text: Mapping[str, Array]
-    levels: Sequence[Array]  # each (1, 1, D)
-
-
-@dataclass(frozen=True)
-class Unguided:
-    """What guidance steers away from."""
-
-    words: Words  # none
-    known: Mapping[str, Array]  # what it is told of the player
+from engines.lmdm.words import Told
 
 
 @dataclass(frozen=True)
@@ -38,17 +23,13 @@ class Steps:
     noise: Sequence[Array]  # fresh noise after each step; unused without ping-pong
 
 
-def passes(
-    first: Mapping[str, Array] | None, step: Mapping[str, Array], words: Words, unguided: Unguided | None, steps: Steps
-) -> tuple[Pass, ...]:
+def passes(first: Mapping[str, Array] | None, step: Mapping[str, Array], told: Told, steps: Steps) -> tuple[Pass, ...]:
     """`first` and `step` are the inputs of those graphs that stay the same over the block; `first` is None if nothing is pending."""
     made = []
-    for k, level in enumerate(words.levels):
+    for k, level in enumerate(told.levels):
         commits = k == 0 and first is not None
-        told = {**(first if first is not None and commits else step), "told": level}
-        evaluations = [Evaluation("first" if commits else "step", told, words.text, commits)]
-        if unguided is not None:
-            evaluations.append(Evaluation("step", {**step, **unguided.known, "told": unguided.words.levels[k]}, unguided.words.text))
+        fresh = {**(first if first is not None and commits else step), "told": level}
         weights = sampler.weights(steps.times[k], steps.times[k + 1], steps.ping_pong, steps.guidance)
-        made.append(Pass(tuple(evaluations), weights, steps.noise[k] if steps.ping_pong else None))
+        noise = steps.noise[k] if steps.ping_pong else None
+        made.append(Pass("first" if commits else "step", fresh, told.text, commits, weights, noise))
     return tuple(made)

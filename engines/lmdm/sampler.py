@@ -41,6 +41,11 @@ def ping_pong(x, v, t: float, t_next: float, noise):  # type: ignore[no-untyped-
     return (1 - t_next) * (x - t * v) + t_next * noise
 
 
+def ways(guidance: float) -> int:
+    """How many velocities one step asks for: as the model is told, and with guidance also with no words."""
+    return 1 if guidance == 1 else 2
+
+
 def guide(v, v_null, scale: float):  # type: ignore[no-untyped-def]
     """Classifier-free guidance (Ho and Salimans, 2022): away from what the null prompt would do; scale 1 is no guidance."""
     return v_null + scale * (v - v_null)

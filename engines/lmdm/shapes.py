@@ -13,17 +13,17 @@ from engines.lmdm.config import ModelConfig, Regime
 Shapes = dict[str, tuple[int, ...]]
 
 
-def graph_inputs(c: ModelConfig, max_steps: int) -> Mapping[str, Shapes]:
-    """Graph -> input -> shape, of all but `encode` and `decode`, which are the codec's."""
+def graph_inputs(c: ModelConfig, max_steps: int, ways: int) -> Mapping[str, Shapes]:
+    """Graph -> input -> shape, of all but `encode` and `decode`, which are the codec's. `ways`: see engines/export/graphs.py."""
     n, past, channels = c.block_latents, c.context_latents, c.latent_channels
-    cache_shape, text_shape = (c.layers, 1, c.heads, past, c.head_width), (c.layers, 1, c.heads, c.text_tokens, c.head_width)
+    cache_shape, text_shape = (c.layers, 1, c.heads, past, c.head_width), (c.layers, ways, c.heads, c.text_tokens, c.head_width)
     cache: Shapes = {"cache_bias": (past,), "cache_keys": cache_shape, "cache_values": cache_shape}
     text: Shapes = {"text_keys": text_shape, "text_values": text_shape}
     target: Shapes = {
         "noisy": (1, n, channels),
-        "sketch_rows": (1, n, c.sketch_channels + 1),
-        "partner": (1, n, channels + 1),
-        "told": (1, 1, c.width),
+        "sketch_rows": (ways, n, c.sketch_channels + 1),
+        "partner": (ways, n, channels + 1),
+        "told": (ways, 1, c.width),
     }
     graphs: dict[str, Shapes] = {
         "prompt": {"states": (1, c.text_tokens, c.text_channels), "pooled": (1, c.text_channels), "times": (max_steps,)},

@@ -4,7 +4,8 @@ A block in order: encode what was heard -> denoise K times -> decode. The clean 
 block's first step, fused with it, which saves a pass. The context is a ring of W blocks: attention does not care
 about order, positions are absolute and keys are stored rotated, so a new block overwrites the oldest and nothing else moves.
 
-Shapes: N latents per block, C latent channel, P cached latents (W N), L layer, H head, E head width.
+Shapes: N latents per block, C latent channel, P cached latents (W N), L layer, H head, E head width, G ways in which a step asks for the
+velocity: as the model is told, and in an engine with guidance also as it would be without words, in the same pass.
 Runs in: the worker process, or alone (evaluation, tests); one thread.
 """
 
@@ -60,13 +61,11 @@ class Known:
     sketch_rows: Array  # (1, N, 1 + S)
     partner: Array  # (1, N, 1 + C)
 
-    def inputs(self) -> dict[str, Array]:
-        return {"sketch_rows": self.sketch_rows, "partner": self.partner}
-
-    def unguided(self) -> Known:
-        """What guidance steers away from knows this much: a follower all, one who jams nothing of the partner."""
+    def inputs(self, ways: int) -> dict[str, Array]:
+        """For the graphs. What guidance steers away from knows this much: a follower all, one who jams nothing of the partner."""
         follows = self.sketch_rows[..., :1] > 0
-        return self if follows.all() else Known(self.sketch_rows, self.partner * follows)
+        partners = [self.partner, self.partner * follows]
+        return {"sketch_rows": np.repeat(self.sketch_rows, ways, 0), "partner": np.concatenate(partners[:ways])}
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,10 @@ class LmdmFacts:
     history_frames: int  # samples of input that the analysis reaches back to
     decoder_state: tuple[str, ...]  # names of the decode graph's state, in order
     regression: bool  # a baseline that was trained without noise, and starts from none
+
+    @property
+    def ways(self) -> int:
+        return sampler.ways(self.guidance)
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> LmdmFacts:
@@ -103,7 +106,8 @@ class StreamingEngine:
         self.weights = Weights.of(bundle)
         self.graphs = {name: backend.load(bundle.read(f"{name}.onnx"), self.weights.for_graph(name)) for name in names}
         self.runner, self.runs_on, self._backend = backend.block_runner(self.graphs), backend.name, backend
-        self.vocabulary = Vocabulary(self.graphs["prompt"], self.weights, spec, self.config, self.facts.spacing, shelf)
+        spacing, ways = self.facts.spacing, self.facts.ways
+        self.vocabulary = Vocabulary(self.graphs["prompt"], self.weights, spec, self.config, spacing, ways, shelf)
         self.spec = replace(spec, prompts=self.vocabulary.words)
         self.rotary = Rotary(self.weights.array("inv_freq"))
         self.jam_lag_blocks = JAM_BLOCKS
@@ -216,18 +220,16 @@ class StreamingEngine:
         x = sampler.block_noise(state.seed, state.block, 0, shape)[None] * np.float32(not self.facts.regression)
         if self.config.regime is Regime.ENC_DEC:
             self._commit_pending()
-        if (clean := self._denoise_at_once(x, known, told, steps)) is not None:
+        target = known.inputs(self.facts.ways)
+        if (clean := self._denoise_at_once(x, target, told, steps)) is not None:
             for _ in range(steps):
                 stamp("step")
             return clean
-        unguided = known.unguided()
         for step, level in enumerate(told.levels):
-            inputs = {"noisy": x, **known.inputs(), "told": level, **told.text}
+            inputs = {"noisy": x, **target, "told": level, **told.text}
             v = self._step(inputs) if state.pending is None else self._first(inputs, state.pending)
-            if self.facts.guidance != 1:
-                null = self.vocabulary.told(NULL_PROMPT, steps)
-                v_null = self._step({"noisy": x, **unguided.inputs(), "told": null.levels[step], **null.text})
-                v = sampler.guide(v, v_null, np.float32(self.facts.guidance))
+            if self.facts.ways == 2:
+                v = sampler.guide(v[:1], v[1:], np.float32(self.facts.guidance))
             t, t_next = np.float32(times[step]), np.float32(times[step + 1])
             fresh = sampler.block_noise(state.seed, state.block, step + 1, shape) if self.facts.ping_pong else None
             x = sampler.euler(x, v, t, t_next) if fresh is None else sampler.ping_pong(x, v, t, t_next, fresh)
@@ -239,12 +241,12 @@ class StreamingEngine:
         self.state.pending, self.state.pending_partner = clean, partner
         self.state.block += 1
 
-    def _denoise_at_once(self, x: Array, known: Known, told: Told, steps: int) -> Array | None:
+    def _denoise_at_once(self, x: Array, target: dict[str, Array], told: Told, steps: int) -> Array | None:
         """The same by the backend's own runner of blocks; None if there is none, or it can't."""
         if self.runner is None:
             return None
         cache, rows = self.state.cache, self._pending_rows()
-        job = BlockJob(x, self._passes(known, told, steps), Ring(cache.keys, cache.values, cache.edition), rows.start)
+        job = BlockJob(x, self._passes(target, told, steps), Ring(cache.keys, cache.values, cache.edition), rows.start)
         result = self.runner.denoise(job)
         if result is None:
             return None
@@ -254,22 +256,18 @@ class StreamingEngine:
             self.runner.holds(cache.edition)
         return result.clean
 
-    def _passes(self, known: Known, told: Told, steps: int) -> tuple[Pass, ...]:
+    def _passes(self, target: dict[str, Array], told: Told, steps: int) -> tuple[Pass, ...]:
         state, cache, rows = self.state, self.state.cache, self._pending_rows()
         shape = (self.config.block_latents, self.config.latent_channels)
-        target = known.inputs()
         step, first = {**target, **self.rotary(self._own_positions()), "cache_bias": cache.bias}, None
         if state.pending is not None and state.pending_partner is not None:
             positions = np.concatenate([self._pending_positions(), self._own_positions()])
             played = {"pending": state.pending, "pending_partner": state.pending_partner}
             first = {**played, **target, **self.rotary(positions), "cache_bias": cache.bias_with(rows, HIDDEN)}
             step["cache_bias"] = cache.bias_with(rows, 0)
-        prompts = [told] if self.facts.guidance == 1 else [told, self.vocabulary.told(NULL_PROMPT, steps)]
-        words, *null = [whole.Words(one.text, list(one.levels)) for one in prompts]
-        unguided = whole.Unguided(null[0], known.unguided().inputs()) if null else None
         noise = [sampler.block_noise(state.seed, state.block, k + 1, shape) for k in range(steps)] if self.facts.ping_pong else []
         plan = whole.Steps(sampler.schedule(steps, self.facts.spacing), self.facts.ping_pong, self.facts.guidance, noise)
-        return whole.passes(first, step, words, unguided, plan)
+        return whole.passes(first, step, told, plan)
 
     def _own_positions(self) -> NDArray[np.int64]:
         """Of the target's latents and its global token."""

@@ -27,10 +27,14 @@ MORPH_GRAIN = 32  # steps that a morph is rounded to, so that a knob at rest cos
 
 @dataclass(frozen=True)
 class Told:
-    """Words, as the graphs take them."""
+    """Words, as the graphs take them: alone, or (G = 2) with no words beside them, for guidance to steer away from."""
 
-    text: dict[str, Array]
-    levels: Array  # (steps, 1, 1, D) global tokens, one per noise level
+    text: dict[str, Array]  # keys and values, each (L, G, H, S, E)
+    levels: Array  # (steps, G, 1, D) global tokens, one per noise level
+
+    def beside(self, other: Told) -> Told:
+        text = {name: np.concatenate([array, other.text[name]], 1) for name, array in self.text.items()}
+        return Told(text, np.concatenate([self.levels, other.levels], 1))
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,14 @@ class Vocabulary:
     """All prompts of one engine; `words` are their texts, in the order of their indices."""
 
     def __init__(
-        self, graph: Graph, weights: Weights, spec: EngineSpec, config: ModelConfig, spacing: sampler.Spacing, shelf: PromptShelf
+        self, graph: Graph, weights: Weights, spec: EngineSpec, config: ModelConfig, spacing: sampler.Spacing, ways: int, shelf: PromptShelf
     ) -> None:
         self.graph, self.weights, self._own = graph, weights, len(spec.prompts)
-        self.max_steps, self.spacing = spec.max_steps, spacing
+        self.max_steps, self.spacing, self.ways = spec.max_steps, spacing, ways
         self.shelf = shelf.fitting(config.text_tokens, config.text_channels)
         self.words = spec.prompts + self.shelf.words
         self._told: dict[tuple[int, int], Told] = {}
+        self._nothing: dict[int, Told] = {}  # no words at all, by the number of steps
         self._mixed: tuple[tuple[Mix, int] | None, Told] = (None, Told({}, np.zeros(0, np.float32)))
 
     def told(self, prompt: int, steps: int) -> Told:
@@ -79,8 +84,8 @@ class Vocabulary:
             return self.told(mix.first, steps)
         if self._mixed[0] != (mix, steps):
             pairs = zip(self._embedding(mix.first), self._embedding(mix.second), strict=True)
-            states, pooled = ((1 - mix.weight) * first + mix.weight * second for first, second in pairs)
-            self._mixed = (mix, steps), self._tell(states.astype(np.float32), pooled.astype(np.float32), steps)
+            states, pooled = (((1 - mix.weight) * first + mix.weight * second).astype(np.float32) for first, second in pairs)
+            self._mixed = (mix, steps), self._tell(states, pooled, steps)
         return self._mixed[1]
 
     def _embedding(self, prompt: int) -> tuple[Array, Array]:
@@ -92,6 +97,14 @@ class Vocabulary:
         return states, pooled
 
     def _tell(self, states: Array, pooled: Array, steps: int) -> Told:
+        words = self._alone(states, pooled, steps)
+        if self.ways == 1:
+            return words
+        if steps not in self._nothing:
+            self._nothing[steps] = self._alone(*self._embedding(NULL_PROMPT), steps)
+        return words.beside(self._nothing[steps])
+
+    def _alone(self, states: Array, pooled: Array, steps: int) -> Told:
         times = np.zeros(self.max_steps, np.float32)
         times[:steps] = sampler.schedule(steps, self.spacing)[:-1]
         keys, values, told = self.graph({"states": states, "pooled": pooled, "times": times})

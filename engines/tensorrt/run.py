@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import tensorrt as trt
 
-from engines.backend import Array, BackendError, BlockJob, BlockResult, BlockRunner, Evaluation, Graph
+from engines.backend import Array, BackendError, BlockJob, BlockResult, BlockRunner, Graph, Pass
 from engines.tensorrt.cuda import ALIGN_BYTES, Cuda, Letter, Memory
 
 CACHED = ("cache_keys", "cache_values")  # inputs that are the ring; `first` gives `keys` and `values` for it
-MOST_EVALUATIONS = 32  # of one block: 16 steps, each with and without words
+MOST_STEPS = 16  # of one block
 
 
 class Plan:
@@ -110,11 +110,13 @@ class PlanBackend:
 
 @dataclass(frozen=True)
 class Placed:
-    """One evaluation with all its addresses."""
+    """One pass with all its addresses."""
 
     plan: Plan
     addresses: tuple[tuple[str, int], ...]
     commits: bool
+    weights: int
+    noise: int
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Program:
 
     letter_bytes: int
     noise: int
-    passes: tuple[tuple[tuple[Placed, ...], int, int], ...]  # evaluations, address of weights, of fresh noise
+    passes: tuple[Placed, ...]
     first_row: int  # address
 
 
@@ -142,12 +144,13 @@ class PlanBlockRunner:
         self.cuda, self.plans = cuda, plans
         step = plans["step"]
         self.x = cuda.memory(step.shapes["noisy"])
-        self.v = (cuda.device_bytes(self.x.host.nbytes), cuda.device_bytes(self.x.host.nbytes))  # with words, and without
+        self.v = cuda.device_bytes(step.nbytes(step.outputs[0]))
+        self.v_last = self.v + step.nbytes(step.outputs[0]) - self.x.host.nbytes  # without words, where a plan gives both
         self.ring = tuple(cuda.memory(step.shapes[name]) for name in CACHED)
         first = plans.get("first")
         self.rows = tuple(cuda.memory(first.shapes[name]) for name in ("keys", "values")) if first else ()
-        self.letter = Letter(cuda, MOST_EVALUATIONS * max(_letter_bytes(plan) for plan in plans.values() if "noisy" in plan.inputs))
-        self.events = [cuda.event() for _ in range(MOST_EVALUATIONS + 2)]
+        self.letter = Letter(cuda, MOST_STEPS * max(_letter_bytes(plan) for plan in plans.values() if "noisy" in plan.inputs))
+        self.events = [cuda.event() for _ in range(MOST_STEPS + 2)]
         self.edition = -1  # of the ring; no engine's ring has this one
         self.capture = cuda.capture is not None and all(plan.capturable() for plan in plans.values())
         self.times = BlockTimes(0.0, ())
@@ -169,7 +172,7 @@ class PlanBlockRunner:
         self.cuda.wait()
         steps = () if graph is not None else self._step_times(len(job.passes))
         self.times = BlockTimes(began.time_till(ended), steps)
-        commits = any(evaluation.commits for one in job.passes for evaluation in one.evaluations)
+        commits = any(one.commits for one in job.passes)
         self.edition = -1 if commits else job.ring.edition  # until the engine says that it `holds` the same
         return BlockResult(np.array(self.x.host), (np.array(self.rows[0].host), np.array(self.rows[1].host)) if commits else None)
 
@@ -184,26 +187,24 @@ class PlanBlockRunner:
                 self.cuda.send(memory.address, memory.host)
 
     def _place(self, job: BlockJob) -> Program:
-        """Write the letter, and give every binding of every evaluation its address."""
+        """Write the letter, and give every binding of every pass its address."""
         self.letter.clear()
         counts: dict[str, list[Array]] = {}
         noise = self.letter.put(job.noise)
-        passes = []
-        for one in job.passes:
-            placed = tuple(self._placed(evaluation, self.v[i], counts) for i, evaluation in enumerate(one.evaluations))
-            weights = self.letter.put(np.array(one.weights))
-            passes.append((placed, weights, noise if one.noise is None else self.letter.put(one.noise)))
+        passes = tuple(self._placed(one, noise, counts) for one in job.passes)
         first_row = self.letter.put(np.array([job.first_row]), np.int32)
-        return Program(self.letter.used, noise, tuple(passes), first_row)
+        return Program(self.letter.used, noise, passes, first_row)
 
-    def _placed(self, evaluation: Evaluation, v: int, counts: dict[str, list[Array]]) -> Placed:
-        plan = self.plans[evaluation.graph]
-        at = {"noisy": self.x.address, CACHED[0]: self.ring[0].address, CACHED[1]: self.ring[1].address, plan.outputs[0]: v}
-        at |= {name: self.letter.put(array, plan.dtypes[name]) for name, array in evaluation.fresh.items()}
-        at |= {name: self._steady_address(name, array, counts.setdefault(name, [])) for name, array in evaluation.steady.items()}
-        if evaluation.commits:
+    def _placed(self, one: Pass, noise: int, counts: dict[str, list[Array]]) -> Placed:
+        plan = self.plans[one.graph]
+        at = {"noisy": self.x.address, CACHED[0]: self.ring[0].address, CACHED[1]: self.ring[1].address, plan.outputs[0]: self.v}
+        at |= {name: self.letter.put(array, plan.dtypes[name]) for name, array in one.fresh.items()}
+        at |= {name: self._steady_address(name, array, counts.setdefault(name, [])) for name, array in one.steady.items()}
+        if one.commits:
             at |= {"keys": self.rows[0].address, "values": self.rows[1].address}
-        return Placed(plan, tuple((name, at[name]) for name in (*plan.inputs, *plan.outputs)), evaluation.commits)
+        addresses = tuple((name, at[name]) for name in (*plan.inputs, *plan.outputs))
+        weights = self.letter.put(np.array(one.weights))
+        return Placed(plan, addresses, one.commits, weights, noise if one.noise is None else self.letter.put(one.noise))
 
     def _steady_address(self, name: str, array: Array, used: list[Array]) -> int:
         """The n-th distinct array of that name in a block has a place of its own, and is sent only when it is another one."""
@@ -232,12 +233,11 @@ class PlanBlockRunner:
         cuda, size = self.cuda, self.x.host.size
         cuda.send(self.letter.memory.address, self.letter.memory.host[: program.letter_bytes])
         cuda.copy(self.x.address, program.noise, self.x.host.nbytes)
-        for i, (evaluations, weights, noise) in enumerate(program.passes):
-            for one in evaluations:
-                one.plan.enqueue(dict(one.addresses))
-                if one.commits:
-                    self._commit(program.first_row)
-            cuda.mix(self.x.address, self.v[0], self.v[len(evaluations) - 1], noise, weights, size)
+        for i, one in enumerate(program.passes):
+            one.plan.enqueue(dict(one.addresses))
+            if one.commits:
+                self._commit(program.first_row)
+            cuda.mix(self.x.address, self.v, self.v_last, one.noise, one.weights, size)
             if timed:
                 self.events[i + 1].record(cuda.stream)
         for memory in (self.x, *self.rows):
@@ -254,6 +254,6 @@ class PlanBlockRunner:
 
 
 def _letter_bytes(plan: Plan) -> int:
-    """At most what one evaluation puts into the letter, with weights and fresh noise."""
+    """At most what one pass puts into the letter, with weights and fresh noise."""
     inputs = (name for name in plan.inputs if name not in CACHED)
     return sum(-(-plan.nbytes(name) // ALIGN_BYTES) * ALIGN_BYTES for name in inputs) + 4 * ALIGN_BYTES

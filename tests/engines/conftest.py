@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import torch
 
 from engines.bundle import Bundle, write_bundle
 from engines.export.package import Recipe, build_files, manifest_of
-from engines.lmdm import codec, config, text
+from engines.lmdm import codec, config, sampler, text
 from engines.lmdm.config import ModelConfig, Regime
 from engines.lmdm.decoder import SpectrumNet
 from engines.lmdm.model import LMDM
@@ -25,31 +26,33 @@ SMALL = ModelConfig(
 Parity = dict[str, dict[str, float]]
 
 
+class Packed(Protocol):
+    """Gives a bundle, the model in it, and how far its graphs are from torch."""
+
+    def __call__(self, regime: Regime, guidance: float = 1.0) -> tuple[Bundle, LMDM, Parity]: ...
+
+
 def random_prompt(seed: int) -> text.Prompt:
     states = torch.randn(text.TOKENS, text.CHANNELS, generator=torch.Generator().manual_seed(seed)) * 0.3
     return text.Prompt(states, states.mean(0))
 
 
-def pack_small(folder: Path, regime: Regime) -> tuple[Bundle, LMDM, Parity]:
+def pack_small(folder: Path, regime: Regime, guidance: float) -> tuple[Bundle, LMDM, Parity]:
     torch.manual_seed(3)
     model, net = lively(replace(SMALL, regime=regime), seed=4), SpectrumNet().eval()
     for pca in (net.encoder.mel, net.encoder.low):
         pca.fit(torch.randn(3000, len(pca.mean)) @ torch.randn(len(pca.mean), len(pca.mean)) * 0.03)
-    files, parity = build_files(model, net, [random_prompt(1), random_prompt(2)])
-    path = folder / f"{regime.value}.ghost"
-    recipe = Recipe("small", "1", "2026-01-01", 3, Spacing.EVEN, 1.0, True)
+    files, parity = build_files(model, net, [random_prompt(1), random_prompt(2)], sampler.ways(guidance))
+    path = folder / f"{regime.value}-{guidance}.ghost"
+    recipe = Recipe("small", "1", "2026-01-01", 3, Spacing.EVEN, guidance, True)
     write_bundle(path, manifest_of(recipe, model, parity, ["first", "second"]), files)
     return Bundle.open(path), model, parity
 
 
 @pytest.fixture(scope="session", name="packed")
-def _packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Regime], tuple[Bundle, LMDM, Parity]]:
-    """Packs each regime once, when first asked for."""
-    folder, done = tmp_path_factory.mktemp("bundles"), {}
+def _packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    """Packs each kind once, when first asked for."""
+    folder = tmp_path_factory.mktemp("bundles")
+    kept = cache(partial(pack_small, folder))
+    return lambda regime, guidance=1.0: kept(regime, guidance)
 
-    def pack(regime: Regime) -> tuple[Bundle, LMDM, Parity]:
-        if regime not in done:
-            done[regime] = pack_small(folder, regime)
-        return done[regime]
-
-    return pack

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +18,8 @@ from engines.lmdm.config import Regime
 from engines.lmdm.stream import StreamingEngine
 from engines.ort import OrtBackend
 from engines.spare import SpareBackend
+from tests.engines.conftest import Packed
 from tests.engines.test_stream import guitar
-
-Packed = Callable[[Regime], tuple[Bundle, Any, Any]]
 
 
 @pytest.fixture(autouse=True)

@@ -102,12 +102,12 @@ def packed(path: Path, members: list[tuple[str, bytes]]) -> Path:
 
 
 def manifest(**changes: Any) -> bytes:
-    return encode({"schema": 1, **MANIFEST, "files": [], **changes})
+    return encode({"schema": 2, **MANIFEST, "files": [], **changes})
 
 
 def told(text: str) -> list[tuple[str, bytes]]:
     """The usual manifest, with one more thing said in it as this JSON."""
-    return [("manifest.json", manifest().replace(b'"schema":1', text.encode() + b'"schema":1'))]
+    return [("manifest.json", manifest().replace(b'"schema":2', text.encode() + b'"schema":2'))]
 
 
 ENTRY = {"path": "a.onnx", "role": "graph", "sha256": "0" * 64, "size": 1}
@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     "not a number": (told('"model":NaN,'), "NaN is no number"),
     "endless": (told('"model":1e999,'), "too large"),
     "huge": (told(f'"model":{"9" * 400},'), "too large"),
-    "said twice": (told('"schema":1,'), "a key stands there twice"),
+    "said twice": (told('"schema":2,'), "a key stands there twice"),
     "spaces": (told('"model": 1,'), "not in canonical form"),
     "half a letter": (told('"model":"\\ud800",'), "can't be shown"),
     "a text that writes backwards": (told('"model":"\u202eexe",'), "can't be shown"),

@@ -5,9 +5,7 @@ Runtimes that are not here are skipped by name and reason; onnxruntime, and Open
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +20,17 @@ from engines.lmdm.stream import StreamingEngine
 from engines.prove import GOLDEN_FLOAT16, GOLDEN_FLOAT32, HALF_PRECISION, REPLAY_FLOAT16, REPLAY_FLOAT32, play, replay
 from engines.race import phrase
 from engines.torch_backend import TorchBackend
+from tests.engines.conftest import Packed
 from tests.engines.test_stream import guitar
 
-Packed = Callable[[Regime], tuple[Bundle, Any, Any]]
-REGIMES = pytest.mark.parametrize("regime", list(Regime), ids=lambda regime: regime.value)
+KINDS = pytest.mark.parametrize(
+    ("regime", "guidance"),
+    [
+        pytest.param(Regime.BLOCK_CAUSAL, 1.0, id="block-causal"),
+        pytest.param(Regime.ENC_DEC, 1.0, id="enc-dec"),
+        pytest.param(Regime.BLOCK_CAUSAL, 3.0, id="guided"),
+    ],
+)
 BACKENDS = pytest.mark.parametrize("name", list(RUNTIMES))
 BLOCKS = 24
 
@@ -37,10 +42,10 @@ def backend_or_skip(name: str, bundle: Bundle) -> Backend:
         pytest.skip(f"{name}: {error}")
 
 
-@REGIMES
+@KINDS
 @BACKENDS
-def test_every_graph_gives_the_golden_vectors(packed: Packed, name: str, regime: Regime) -> None:
-    bundle = packed(regime)[0]
+def test_every_graph_gives_the_golden_vectors(packed: Packed, name: str, regime: Regime, guidance: float) -> None:
+    bundle = packed(regime, guidance)[0]
     backend, golden, weights = backend_or_skip(name, bundle), Golden.of(bundle), Weights.of(bundle)
     assert golden is not None
     tolerance = GOLDEN_FLOAT16 if name in HALF_PRECISION else GOLDEN_FLOAT32
@@ -50,11 +55,11 @@ def test_every_graph_gives_the_golden_vectors(packed: Packed, name: str, regime:
             assert difference <= tolerance, f"{graph}.{output}: {difference:.1e}"
 
 
-@REGIMES
+@KINDS
 @BACKENDS
-def test_a_streamed_set_is_the_reference_backends(packed: Packed, name: str, regime: Regime) -> None:
+def test_a_streamed_set_is_the_reference_backends(packed: Packed, name: str, regime: Regime, guidance: float) -> None:
     """Closed loop: what a block leaves behind is what the next one sees, with prefills and other words in between."""
-    bundle = packed(regime)[0]
+    bundle = packed(regime, guidance)[0]
     engine = StreamingEngine(bundle, backend_or_skip(name, bundle))
     tolerance = REPLAY_FLOAT16 if name in HALF_PRECISION else REPLAY_FLOAT32
     result = replay(engine, reference(bundle), BLOCKS, tolerance)

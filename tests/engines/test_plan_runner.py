@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from engines.engine import EngineControls
 from engines.lmdm.config import Regime
 from engines.lmdm.stream import StreamingEngine
 from engines.ort import OrtBackend, OrtGraph
+from tests.engines.conftest import Packed
 from tests.engines.test_stream import guitar
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: its constants are used")
@@ -32,7 +33,6 @@ from engines.tensorrt.cuda import KERNELS, Cuda, Letter  # noqa: E402
 from engines.tensorrt.run import Plan, PlanBlockRunner  # noqa: E402
 from tests.tensorrt.pretend_gpu import PretendEngine, PretendGpu, kernels_on_the_cpu  # noqa: E402
 
-Packed = Callable[[Regime], tuple[Bundle, Any, Any]]
 CLOSE = 1e-5  # of the largest value: one fused sum against several
 
 
@@ -78,11 +78,13 @@ def assert_same(ours: StreamingEngine, theirs: StreamingEngine) -> None:
     assert np.array_equal(ours.state.cache.bias, theirs.state.cache.bias)
 
 
-@pytest.mark.parametrize("facts", [{}, {"guidance": 3.0}, {"ping_pong": True}], ids=["plain", "guided", "ping-pong"])
+@pytest.mark.parametrize(("guidance", "facts"), [(1.0, {}), (3.0, {}), (1.0, {"ping_pong": True})], ids=["plain", "guided", "ping-pong"])
 @pytest.mark.parametrize("regime", list(Regime), ids=lambda regime: regime.value)
-def test_a_whole_block_is_the_same_as_step_by_step(packed: Packed, kernels: ctypes.CDLL, regime: Regime, facts: dict[str, Any]) -> None:
+def test_a_whole_block_is_the_same_as_step_by_step(
+    packed: Packed, kernels: ctypes.CDLL, regime: Regime, guidance: float, facts: dict[str, Any]
+) -> None:
     """Blocks, a jam, a prefill, other words, other steps, a restore and a reset: the device's copy of the context follows all of it."""
-    plain, whole = pair(packed(regime)[0], kernels, **facts)
+    plain, whole = pair(packed(regime, guidance)[0], kernels, **facts)
     blocks = guitar(12, plain.spec.block_frames)
     wishes = [EngineControls(prompt=prompt, steps=steps) for prompt, steps in ((0, 0), (0, 0), (1, 0), (1, 1), (0, 5))]
     wishes.append(EngineControls(jam=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,8 @@ from engines.lmdm.decoder import SpectrumNet
 from engines.lmdm.model import LMDM
 from engines.train import checkpoint
 from tests.appliance.tiny_engines import tiny
-from tests.engines.conftest import SMALL
+from tests.engines.conftest import SMALL, Packed
 
-Packed = Callable[[Regime], tuple[Bundle, LMDM, dict[str, dict[str, float]]]]
 
 def trained() -> tuple[LMDM, SpectrumNet]:
     """Small, and no two parameters are the same; what float16 cannot hold is rounded when it is packed."""
@@ -35,10 +33,11 @@ def trained() -> tuple[LMDM, SpectrumNet]:
     return model, net
 
 
-def test_what_was_packed_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ways", [1, 2])
+def test_what_was_packed_comes_back(tmp_path: Path, ways: int) -> None:
     model, net = trained()
-    files = export(model, net)[1].files()  # rounds them
-    unpack.write(*unpack.recover(SMALL, files), tmp_path / "lmdm.pt", tmp_path / "codec.pt")
+    files = export(model, net, ways)[1].files()  # rounds them
+    unpack.write(*unpack.recover(SMALL, ways, files), tmp_path / "lmdm.pt", tmp_path / "codec.pt")
     for module, again in ((model, checkpoint.load_model(tmp_path / "lmdm.pt")), (net, load_codec(tmp_path / "codec.pt"))):
         found = again.state_dict()
         assert not [name for name, value in module.state_dict().items() if not torch.equal(value, found[name])]

@@ -131,7 +131,7 @@ def of_manifest(draw: random.Random, parts: Parts) -> bytes:
         return changed.packed()
     text = changed._manifest()
     ways: list[Callable[[], bytes]] = [
-        lambda: text.replace(b'"schema":1', b'"schema":1,"schema":1'),
+        lambda: text.replace(b'"schema":2', b'"schema":2,"schema":2'),
         lambda: text.replace(b'"number":3', b'"number":' + draw.choice((b"9" * 5_000, b"-0", b"3.0", b"NaN", b"1e999", b"03"))),
         lambda: text.replace(b"{", b'{"deep":' + b"[" * 5_000, 1),
         lambda: json.dumps(facts, indent=draw.choice((1, None))).encode(),

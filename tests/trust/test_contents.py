@@ -27,12 +27,13 @@ from tests.trust.toy import toy_files, write_toy
 
 @pytest.mark.parametrize("preset", ["tiny", "reference"])
 @pytest.mark.parametrize("regime", Regime)
-def test_the_shapes_of_graphs_are_those_that_are_exported(preset: str, regime: Regime) -> None:
+@pytest.mark.parametrize("ways", [1, 2])
+def test_the_shapes_of_graphs_are_those_that_are_exported(preset: str, regime: Regime, ways: int) -> None:
     config = replace(PRESETS[preset], regime=regime)
     with torch.device("meta"):
         model = LMDM(config)
-    made = {spec.name: {name: tuple(value.shape) for name, value in spec.inputs.items()} for spec in model_graphs(model)}
-    assert made == graph_inputs(config, MAX_STEPS)
+    made = {spec.name: {name: tuple(value.shape) for name, value in spec.inputs.items()} for spec in model_graphs(model, ways)}
+    assert made == graph_inputs(config, MAX_STEPS, ways)
 
 
 def test_the_shipped_engine_is_in_order() -> None:
