@@ -138,7 +138,7 @@ def _check_lmdm(bundle: Bundle, graphs: Mapping[str, GraphFacts], tables: Mappin
     model: dict[str, Any] = said if isinstance(said, dict) else {}
     _require(isinstance(model.get("config"), dict), "does not describe its model")
     config = _config(model["config"])
-    guidance = model.get("guidance")
+    guidance = model.get("guidance", math.nan)
     _require(_number(guidance), "has no guidance that makes sense")
     expected = dict(graph_inputs(config, spec.max_steps, sampler.ways(float(guidance))))
     history = model.get("history_frames", -1)

@@ -12,6 +12,7 @@ Runs in: the worker process; imported only after `engines.tensorrt.api.use`.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -54,8 +55,7 @@ class Plan:
         return ask is None or bool(ask(self.cuda.handle))
 
     def nbytes(self, name: str) -> int:
-        size: int = np.prod(self.shapes[name], dtype=int) * self.dtypes[name].itemsize
-        return size
+        return math.prod(self.shapes[name]) * self.dtypes[name].itemsize
 
     def __call__(self, inputs: Mapping[str, Array]) -> list[Array]:
         if not self._memory:
