@@ -67,6 +67,7 @@ class Caretaker:
         self._lock: FolderLock | None = None
         self._watch: Trial | Standing | None = None
         self._watched = ""  # address of the engine that is watched
+        self._came: Glance | None = None  # how things were when an engine took over that is not watched yet
         self._forced: dict[str, str] = {}  # why engines that may play have no certificate, by address; "" for those that have one
         self._looked_at = float("-inf")
         self._inbox: InboxWatch | None = None
@@ -245,6 +246,7 @@ class Caretaker:
             yield
         if pedal.takeover.state is not TakeoverState.DONE or pedal.address != address:
             raise StoreError(pedal.takeover.reason)
+        self._came = glance(pedal)
 
     def _agreed(self, pedal: Supervisor, what: str) -> Steps:
         consent = pedal.playing.consent
@@ -287,7 +289,8 @@ class Caretaker:
             return
         now = glance(pedal)
         if pedal.address != self._watched or self._watch is None:
-            self._watched, self._watch = pedal.address, self._watcher(store, pedal, now)
+            self._watched, self._watch = pedal.address, self._watcher(store, pedal, self._came or now)
+            self._came = None
         if self._watch is None:
             return
         verdict, why = self._watch.judge(now)
@@ -299,13 +302,13 @@ class Caretaker:
             self.task = Task("back", self._roll_back(store, pedal, why))
             log.error("the engine goes: %s", why, extra=about("engine-back", why=why))
 
-    def _watcher(self, store: Store, pedal: Supervisor, now: Glance) -> Trial | Standing | None:
+    def _watcher(self, store: Store, pedal: Supervisor, first: Glance) -> Trial | Standing | None:
         wanted = pedal.config.store
         rules = Rules(60 * wanted.healthy_minutes, wanted.late_blocks, wanted.ready_seconds)
         current, trial = store.link(CURRENT), store.trial()
         if not current or pedal.address != str(store.objects.path(current)):
             return None
-        return Trial(rules, now) if trial else Standing(rules, now)
+        return Trial(rules, first) if trial else Standing(rules, first)
 
     def _commit(self, store: Store, pedal: Supervisor, why: str) -> Steps:
         digest = yield from off(store.commit)

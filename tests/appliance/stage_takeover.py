@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.appliance.test_main import guitar
 RATE, BLOCK = 44_100, 16_384
 CLIP = Path(__file__).parents[2] / "appliance" / "samples" / "guit_em9.flac"
 DARK_BLOCKS = 2
+PATIENCE_SECONDS = 120.0
 DELAY = 3 * BLOCK  # leaves an engine half a second of slack: tests that look for clicks and losses need no race
 Wait = Callable[[], bool]
 Script = Callable[[Supervisor], Iterator[Wait]]
@@ -36,13 +38,15 @@ Script = Callable[[Supervisor], Iterator[Wait]]
 
 @dataclass
 class Story:
-    """Runs a script at the ticks of the supervisor: what it yields is waited for. The pedal stops when it ends."""
+    """Runs a script at the ticks of the supervisor: what it yields is waited for, if it takes no longer than PATIENCE_SECONDS. The pedal stops
+    when it ends."""
 
     script: Script
     seen: list[str] = field(default_factory=list)  # states of the takeover, as they changed
     turns: list[Turn] = field(default_factory=list)
     _steps: Iterator[Wait] | None = None
     _wait: Wait = lambda: True
+    _since: float = field(default_factory=time.monotonic)
 
     def __call__(self, pedal: Supervisor) -> None:
         state, turn = pedal.takeover.state.value, Turn.of(pedal.controls.get(Control.TURN))
@@ -52,7 +56,8 @@ class Story:
             self._steps = self.script(pedal)
         try:
             while self._wait():
-                self._wait = next(self._steps)
+                self._wait, self._since = next(self._steps), time.monotonic()
+            assert time.monotonic() - self._since < PATIENCE_SECONDS, f"{self.script.__qualname__} waits for what does not come"
         except StopIteration:
             pedal.stop()
             self._wait = lambda: False
