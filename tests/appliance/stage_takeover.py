@@ -38,8 +38,7 @@ Script = Callable[[Supervisor], Iterator[Wait]]
 
 @dataclass
 class Story:
-    """Runs a script at the ticks of the supervisor: what it yields is waited for, if it takes no longer than PATIENCE_SECONDS. The pedal stops
-    when it ends."""
+    """Runs a script at the ticks of the supervisor: what it yields is awaited, PATIENCE_SECONDS at most. The pedal stops when it ends."""
 
     script: Script
     seen: list[str] = field(default_factory=list)  # states of the takeover, as they changed
