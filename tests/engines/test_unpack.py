@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from engines.bundle import Bundle, BundleError
+from engines.bundle import REFERENCE, Bundle, BundleError
 from engines.export import unpack
 from engines.export.package import export, load_codec
-from engines.lmdm.config import Regime
 from engines.lmdm.decoder import SpectrumNet
 from engines.lmdm.model import LMDM
 from engines.train import checkpoint
 from tests.appliance.tiny_engines import tiny
-from tests.engines.conftest import SMALL, Packed
+from tests.engines.conftest import SMALL
 
 
 def trained() -> tuple[LMDM, SpectrumNet]:
@@ -42,10 +41,13 @@ def test_what_was_packed_comes_back(tmp_path: Path) -> None:
         assert not [name for name, value in module.state_dict().items() if not torch.equal(value, found[name])]
 
 
-def test_an_untrained_one_is_refused(packed: Packed) -> None:
-    """Its equal parameters are stored once, and which is which cannot be told."""
+def test_a_bundle_that_lacks_something_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recover(*_: object) -> None:
+        raise LookupError("layers.0.k_norm.weight")
+
+    monkeypatch.setattr(unpack, "recover", recover)
     with pytest.raises(BundleError, match=r"k_norm\.weight where this version packs it; unpack it with the"):
-        unpack.unpack(packed(Regime.BLOCK_CAUSAL)[0])
+        unpack.unpack(Bundle.open(REFERENCE))
 
 
 def test_an_engine_without_weights_is_refused(tmp_path: Path) -> None:
