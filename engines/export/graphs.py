@@ -50,8 +50,9 @@ class Prompt(nn.Module):
 
 
 class _Denoise(nn.Module):
-    """Shared by `first` and `step`: the bias of cached rows, beside the fixed visibility among the rows of this pass, and what is the same
-    for all ways."""
+    """Shared by `first` and `step`: the bias of cached rows, beside the fixed visibility among the rows of this pass; and what all ways
+    have in common, once for each. But noisy latents stay single: OpenVINO 2026.4 gives nonsense where a convolution reads a tensor
+    that was joined to itself."""
 
     own: Tensor
 
@@ -65,7 +66,7 @@ class _Denoise(nn.Module):
 
     def each(self, x: Tensor, axis: int = 0) -> Tensor:
         """What is 1 long there becomes as long as there are ways."""
-        return torch.cat([x] * self.ways, axis)
+        return x if self.ways == 1 else torch.cat([x] * self.ways, axis)
 
     def past(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         return self.each(keys, 1), self.each(values, 1)

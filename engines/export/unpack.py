@@ -108,17 +108,30 @@ def refill(module: nn.Module, made: Tensors, held: Tensors) -> list[str]:
     return missing
 
 
-def recover(config: ModelConfig, ways: int, files: Mapping[str, bytes]) -> tuple[LMDM, SpectrumNet]:
-    """The model and the codec whose graphs and weights these files are. Raises LookupError with the name of a parameter that is not there:
-    another version packed them, or two parameters have the same values, which only untrained ones do."""
-    model, net, draw = LMDM(config).eval(), SpectrumNet().eval(), torch.Generator().manual_seed(0)
-    for module in (model, net):
-        fill(module, draw)
-    made, held = tensors_of(export(model, net, ways)[1].files()), tensors_of(files)
-    missing = refill(model, made, held) + refill(net, made, held)
+@dataclass(frozen=True)
+class Marked:
+    """A model and a codec with other numbers in every place, and what they are exported to."""
+
+    model: LMDM
+    net: SpectrumNet
+    tensors: Tensors
+
+    @classmethod
+    def of(cls, config: ModelConfig, ways: int) -> Marked:
+        model, net, draw = LMDM(config).eval(), SpectrumNet().eval(), torch.Generator().manual_seed(0)
+        for module in (model, net):
+            fill(module, draw)
+        return cls(model, net, tensors_of(export(model, net, ways)[1].files()))
+
+
+def recover(marked: Marked, files: Mapping[str, bytes]) -> tuple[LMDM, SpectrumNet]:
+    """The model and the codec whose graphs and weights these files are, in place of those that were marked. Raises LookupError with the
+    name of a parameter that is not there: another version packed them, or two have the same values, which only untrained ones do."""
+    held = tensors_of(files)
+    missing = [name for module in (marked.model, marked.net) for name in refill(module, marked.tensors, held)]
     if missing:
         raise LookupError(missing[0])
-    return model, net
+    return marked.model, marked.net
 
 
 def unpack(bundle: Bundle) -> tuple[LMDM, SpectrumNet]:
@@ -129,7 +142,7 @@ def unpack(bundle: Bundle) -> tuple[LMDM, SpectrumNet]:
     config = ModelConfig(**{**facts["config"], "regime": Regime(facts["config"]["regime"])})
     wanted = [name for name in (entry.path for entry in bundle.manifest.files) if name == WEIGHTS_FILE or name.endswith(GRAPH_SUFFIX)]
     try:
-        return recover(config, sampler.ways(facts["guidance"]), {name: bundle.read(name) for name in wanted})
+        return recover(Marked.of(config, sampler.ways(facts["guidance"])), {name: bundle.read(name) for name in wanted})
     except LookupError as missing:
         said = f"{bundle.path}: holds no {missing} where this version packs it; unpack it with the version that packed it"
         raise BundleError(said) from missing

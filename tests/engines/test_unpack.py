@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from engines.bundle import REFERENCE, Bundle, BundleError
+from engines.bundle import Bundle, BundleError
 from engines.export import unpack
 from engines.export.package import export, load_codec
+from engines.lmdm.config import Regime
 from engines.lmdm.decoder import SpectrumNet
 from engines.lmdm.model import LMDM
 from engines.train import checkpoint
 from tests.appliance.tiny_engines import tiny
-from tests.engines.conftest import SMALL
+from tests.engines.conftest import SMALL, Packed
 
 
 def trained() -> tuple[LMDM, SpectrumNet]:
@@ -32,22 +34,26 @@ def trained() -> tuple[LMDM, SpectrumNet]:
     return model, net
 
 
-def test_what_was_packed_comes_back(tmp_path: Path) -> None:
+@pytest.fixture(name="marked", scope="module")
+def _marked() -> unpack.Marked:
+    """Exported once; who uses it up takes a copy."""
+    return unpack.Marked.of(SMALL, ways=2)
+
+
+def test_what_was_packed_comes_back(marked: unpack.Marked, tmp_path: Path) -> None:
     model, net = trained()
     files = export(model, net, ways=2)[1].files()  # rounds them
-    unpack.write(*unpack.recover(SMALL, 2, files), tmp_path / "lmdm.pt", tmp_path / "codec.pt")
+    unpack.write(*unpack.recover(deepcopy(marked), files), tmp_path / "lmdm.pt", tmp_path / "codec.pt")
     for module, again in ((model, checkpoint.load_model(tmp_path / "lmdm.pt")), (net, load_codec(tmp_path / "codec.pt"))):
         found = again.state_dict()
         assert not [name for name, value in module.state_dict().items() if not torch.equal(value, found[name])]
 
 
-def test_a_bundle_that_lacks_something_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def recover(*_: object) -> None:
-        raise LookupError("layers.0.k_norm.weight")
-
-    monkeypatch.setattr(unpack, "recover", recover)
+def test_an_untrained_one_is_refused(packed: Packed, marked: unpack.Marked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its equal parameters are stored once, and which is which cannot be told."""
+    monkeypatch.setattr(unpack.Marked, "of", lambda config, ways: {(SMALL, 2): deepcopy(marked)}[config, ways])
     with pytest.raises(BundleError, match=r"k_norm\.weight where this version packs it; unpack it with the"):
-        unpack.unpack(Bundle.open(REFERENCE))
+        unpack.unpack(packed(Regime.BLOCK_CAUSAL, 3.0)[0])
 
 
 def test_an_engine_without_weights_is_refused(tmp_path: Path) -> None:
