@@ -94,9 +94,10 @@ $(VENV)/.tensorrt: pyproject.toml $(VENV)/.test
 demo: $(VENV)/.play
 	@$(BIN)/ghostnote demo --out build/demo
 
-# Real processes against real clocks: where others hold them up, a test may fail. It has one more try, and the summary names it.
+# In two processes: what computes does so beside what drives real processes against real clocks (tests/conftest.py). Where others hold
+# those up, a test may fail. It has one more try, and the summary names it.
 test: $(VENV)/.test $(VENV)/.parity $(VENV)/.tensorrt
-	@$(BIN)/python -m pytest --reruns 1 -raR
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --reruns 1 -raR
 
 test-slow: $(VENV)/.test $(VENV)/.tensorrt
 	@$(BIN)/python -m pytest -m slow

@@ -24,6 +24,23 @@ settings.load_profile("ghostnote")
 
 _numbers = itertools.count()
 MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 32 << 20
+COMPUTING = {"engines", "lmdm", "sao", "style", "tensorrt", "train", "trust"}  # folders of tests that no clock rules
+STEPS_BACK = 10  # of niceness
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two groups for two processes (`make test`): one computes, the other drives real processes against real clocks, one after another."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group("computing" if folder in COMPUTING else "clocks"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What computes takes only the time that the clocks leave it."""
+    beside_others = os.environ.get("PYTEST_XDIST_WORKER") and item.get_closest_marker("xdist_group").args == ("computing",)
+    if beside_others and os.nice(0) < STEPS_BACK:
+        os.nice(STEPS_BACK)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from engines.lmdm import codec, text
 from engines.lmdm.sketch import PER_LATENT, Sketch
 from engines.train.corpus import CQT, LOUDNESS, MEL, ROW, Rows, Score
-from engines.train.instruments import COMPANIONS, TARGETS, training_phrases
+from engines.train.instruments import TARGETS, training_phrases
 
 TEMPLATES = (
     "{}", "play {}", "the sound of {}", "make it sound like {}", "{} please", "{}, played softly", "{} with feeling", "I would like {}",
@@ -87,6 +88,13 @@ def magnitudes(rows: Tensor) -> Tensor:
     return rows[..., CQT].unflatten(-1, (PER_LATENT, -1)).flatten(1, 2)
 
 
+@cache
+def wordings(program: int) -> list[text.Prompt]:
+    """What may be said for it, embedded."""
+    templates = TEMPLATES if program in TARGETS else ("{}",)
+    return [text.encode(template.format(words)) for words in training_phrases(program) for template in templates]
+
+
 class Pairs:
     """Draws aligned windows from the scores of the splits that it is given."""
 
@@ -95,12 +103,6 @@ class Pairs:
         self.scores = list(scores)
         self.following = [i for i, score in enumerate(self.scores) if score.indices("target")]
         self.jamming = [i for i, score in enumerate(self.scores) if score.indices("companion")]
-        self.prompts = self.wordings()
-
-    def wordings(self) -> dict[int, list[text.Prompt]]:
-        """What may be said for each program, embedded."""
-        found = {p: [text.encode(t.format(words)) for words in training_phrases(p) for t in TEMPLATES] for p in TARGETS}
-        return found | {p: [text.encode(words) for words in training_phrases(p)] for p in COMPANIONS}
 
     def latents(self, rows: Tensor) -> Tensor:
         """Rows of features (B, T, 644) -> (B, T, C)"""
@@ -118,7 +120,8 @@ class Pairs:
         again = louder(self._echoes(choices, length), both)
         target, before, heard = together(target, again), together(before, again), together(heard, again)
         programs = [self.scores[c.score].parts[c.target].program for c in choices]
-        prompts = [self.prompts[p][rng.integers(len(self.prompts[p])) if vary else 0] for p in programs]
+        said = [wordings(program) for program in programs]
+        prompts = [every[rng.integers(len(every)) if vary else 0] for every in said]
         return Batch(
             self.latents(target), self.latents(before), self.latents(heard),
             torch.tensor([c.lag for c in choices]),

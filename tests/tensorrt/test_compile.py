@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from engines.backend import BackendError
 from engines.bundle import Bundle, write_bundle
 from engines.export.blank import write_blank
 from engines.export.precision import graphs_of
-from engines.tensorrt.compile import Order, compile_bundle, gpu_memory_bytes
+from engines.tensorrt.compile import Order, Outcome, compile_bundle, gpu_memory_bytes
 from engines.tensorrt.sidecar import Precision, Sidecar, Target
 from tests.tensorrt.conftest import needs_rtx
 
@@ -36,9 +37,15 @@ def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
     return subprocess.run(line, cwd=REPO, capture_output=True, text=True, env={**os.environ, **environment})
 
 
+@pytest.fixture(name="compiled", scope="module")
+def _compiled(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Outcome]]:
+    folder = tmp_path_factory.mktemp("plans")
+    return folder, compile_bundle(tiny, ONE_GPU, folder)
+
+
 @needs_rtx
-def test_plans_and_sidecars(tiny: Bundle, tmp_path: Path) -> None:
-    outcomes = compile_bundle(tiny, ONE_GPU, tmp_path)
+def test_plans_and_sidecars(tiny: Bundle, compiled: tuple[Path, list[Outcome]]) -> None:
+    folder, outcomes = compiled
     graphs = graphs_of(tiny)
     assert {one.files.graph for one in outcomes} == set(graphs)
     for one in outcomes:
@@ -49,12 +56,13 @@ def test_plans_and_sidecars(tiny: Bundle, tmp_path: Path) -> None:
         assert one.files.plan.stat().st_size > sidecar.memory_bytes["weights"] > 0
         assert sidecar.compute_capabilities == ("SM89",) and sidecar.driver == ""
     kept = [one.files.plan.stat().st_mtime_ns for one in outcomes]
-    again = compile_bundle(tiny, ONE_GPU, tmp_path)
+    again = compile_bundle(tiny, ONE_GPU, folder)
     assert [one.reason for one in again] == [""] * len(graphs) and [one.files.plan.stat().st_mtime_ns for one in again] == kept
 
 
 @needs_rtx
-def test_a_stale_plan_is_compiled_anew(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_stale_plan_is_compiled_anew(tiny: Bundle, compiled: tuple[Path, list[Outcome]], tmp_path: Path) -> None:
+    shutil.copytree(compiled[0], tmp_path, dirs_exist_ok=True)
     first = {one.files.graph: one for one in compile_bundle(tiny, ONE_GPU, tmp_path)}
     facts = json.loads(first["step"].files.sidecar.read_text())
     first["step"].files.sidecar.write_text(json.dumps({**facts, "compiler_version": "1.0"}))
@@ -68,12 +76,10 @@ def test_a_stale_plan_is_compiled_anew(tiny: Bundle, tmp_path: Path) -> None:
 
 
 @needs_rtx
-def test_float32_plans_are_larger(tiny: Bundle, tmp_path: Path) -> None:
-    sizes = {}
-    for precision in Precision:
-        outcomes = compile_bundle(tiny, replace(ONE_GPU, precision=precision), tmp_path)
-        sizes[precision] = sum(one.sidecar.memory_bytes["weights"] for one in outcomes)
-    assert sizes[Precision.FP32] > 1.5 * sizes[Precision.FP16]
+def test_float32_plans_are_larger(tiny: Bundle, compiled: tuple[Path, list[Outcome]], tmp_path: Path) -> None:
+    wide = compile_bundle(tiny, replace(ONE_GPU, precision=Precision.FP32), tmp_path)
+    fp32, fp16 = (sum(one.sidecar.memory_bytes["weights"] for one in outcomes) for outcomes in (wide, compiled[1]))
+    assert fp32 > 1.5 * fp16
 
 
 @needs_rtx
@@ -137,6 +143,7 @@ assert seen == sorted(seen) and len(seen) > 20 and seen[0] < 0.5 and seen[-1] ==
 
 
 @needs_rtx
+@pytest.mark.slow
 def test_the_shipped_engine_compiles_to_the_same_plans_twice(reference: Bundle, tmp_path: Path) -> None:
     order = Order(Target.RTX)
     with ThreadPoolExecutor(2) as both:
