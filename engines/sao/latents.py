@@ -94,11 +94,18 @@ def prepare(folder: Path, checkpoint: Path, text: Path | None, device: torch.dev
                 encode_score(oobleck, score, device)
 
 
+def read_prompts(folder: Path) -> dict[int, list[Prompt]]:
+    """What may be said for each program."""
+    with np.load(folder / PROMPTS_FILE) as arrays:
+        programs = {int(name.split("/")[0]) for name in arrays.files}
+        told = {p: [torch.from_numpy(arrays[f"{p}/{kind}"]).float() for kind in ("states", "pooled")] for p in programs}
+    return {p: [Prompt(*prompt) for prompt in zip(*both, strict=True)] for p, both in told.items()}
+
+
 class LatentPairs(Pairs):
     """Draws as Pairs does, from latents that were encoded before."""
 
     def __init__(self, folder: Path, splits: Iterable[str], jam_share: float = 0.25) -> None:
-        self.folder = folder
         scores = [score for split in splits for score in open_scores(folder, split) if latents_path(score).exists()]
         if not scores or not (folder / PROMPTS_FILE).exists():
             make = f"python -m engines.sao.latents --out {folder}"
@@ -106,12 +113,7 @@ class LatentPairs(Pairs):
         self.encoded = [np.load(latents_path(score), mmap_mode="r") for score in scores]
         heard = [replace(score, rows=score.rows[:, : len(latents[0])]) for score, latents in zip(scores, self.encoded, strict=True)]
         super().__init__(heard, codec.Encoder(), jam_share, repeat_share=0.0)  # what is fed back was never encoded
-
-    def wordings(self) -> dict[int, list[Prompt]]:
-        with np.load(self.folder / PROMPTS_FILE) as arrays:
-            programs = {int(name.split("/")[0]) for name in arrays.files}
-            told = {p: [torch.from_numpy(arrays[f"{p}/{kind}"]).float() for kind in ("states", "pooled")] for p in programs}
-        return {p: [Prompt(*prompt) for prompt in zip(*both, strict=True)] for p, both in told.items()}
+        self.prompts = read_prompts(folder)
 
     def window(self, rng: np.random.Generator, choices: Sequence[Choice], length: int, vary: bool) -> Batch:
         rows = self._rows(choices, "heard", length)

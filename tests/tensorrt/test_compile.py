@@ -143,7 +143,6 @@ assert seen == sorted(seen) and len(seen) > 20 and seen[0] < 0.5 and seen[-1] ==
 
 
 @needs_rtx
-@pytest.mark.slow
 def test_the_shipped_engine_compiles_to_the_same_plans_twice(reference: Bundle, tmp_path: Path) -> None:
     order = Order(Target.RTX)
     with ThreadPoolExecutor(2) as both:
