@@ -1,12 +1,12 @@
-"""The reference codec, encoder half: 44.1 kHz mono audio -> 100-d latents at 21.53 Hz, exact block by block.
+"""The reference codec, encoder half: 44.1 kHz mono audio -> 196-d latents at 21.53 Hz, exact block by block.
 
-Log-mel spectrogram (2048-point Hann frames, hop 512, 128 mels), four frames stacked, fixed PCA to 64 dimensions: at the rate of
+Log-mel spectrogram (2048-point Hann frames, hop 512, 128 mels), four frames stacked, fixed PCA to 160 dimensions: at the rate of
 Stable Audio Open's latents, a millionth of the cost. A mel frame cannot tell low notes apart (a semitone at 80 Hz is 5 Hz, a quarter
 of a bin), so 36 more are a rotation of the log-magnitudes of the sketch's three lowest octaves of constant-Q bins, whose
 windows are four times as long. All windows look back only, so a latent is known as soon as its last sample is; mel frame t
 covers samples [512 (t + 1) - 2048, 512 (t + 1)).
 
-Shapes: B batch, N sample, T latent, F frame (4 per latent), M mel (128), Q low constant-Q bin (36), C latent channel (100).
+Shapes: B batch, N sample, T latent, F frame (4 per latent), M mel (128), Q low constant-Q bin (36), C latent channel (196).
 Runs in: the worker process (as a graph) and training.
 """
 
@@ -24,7 +24,7 @@ HOP_FRAMES = 512  # audio frames from one spectrum to the next
 MELS = 128
 STACK = 4  # spectra per latent
 LATENT_FRAMES = HOP_FRAMES * STACK  # audio frames per latent
-MEL_CHANNELS, LOW_CHANNELS = 64, 36
+MEL_CHANNELS, LOW_CHANNELS = 160, 36
 LATENT_CHANNELS = MEL_CHANNELS + LOW_CHANNELS
 LOW_BINS = 36  # constant-Q bins from A1 (55 Hz) up, of the last row that a latent covers
 HISTORY_FRAMES = SIZE - HOP_FRAMES  # samples before a block that its first spectrum covers
@@ -162,7 +162,7 @@ class LogMel(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`forward`: (B, 1536 + 2048 T) samples, history first, and their constant-Q magnitudes (B, 2T, 64) -> latents (B, T, 100)."""
+    """`forward`: (B, 1536 + 2048 T) samples, history first, and their constant-Q magnitudes (B, 2T, 64) -> latents (B, T, 196)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,19 +171,19 @@ class Encoder(nn.Module):
 
     @property
     def deviation(self) -> Tensor:
-        """(100,) standard deviation of every channel, as fitted."""
+        """(196,) standard deviation of every channel, as fitted."""
         return torch.cat([self.mel.deviation, self.low.deviation])
 
     def project(self, log_mel: Tensor, cqt: Tensor) -> Tensor:
-        """Stacked log-mel (..., T, 512) and linear constant-Q magnitudes (..., 2T, 64) -> latents (..., T, 100)."""
+        """Stacked log-mel (..., T, 512) and linear constant-Q magnitudes (..., 2T, 64) -> latents (..., T, 196)."""
         return torch.cat([self.mel(log_mel), self.low(normalise_low(cqt))], -1)
 
     def mel_of(self, latents: Tensor) -> Tensor:
-        """Latents (..., T, 100) -> normalised log-mel (..., 4T, 128)."""
+        """Latents (..., T, 196) -> normalised log-mel (..., 4T, 128)."""
         return self.mel.back(latents[..., :MEL_CHANNELS]).unflatten(-1, (STACK, MELS)).flatten(-3, -2)
 
     def low_of(self, latents: Tensor) -> Tensor:
-        """Latents (..., T, 100) -> normalised log constant-Q rows (..., T, 36)."""
+        """Latents (..., T, 196) -> normalised log constant-Q rows (..., T, 36)."""
         return self.low.back(latents[..., MEL_CHANNELS:])
 
     def forward(self, audio: Tensor, cqt: Tensor) -> Tensor:

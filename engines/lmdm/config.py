@@ -75,6 +75,6 @@ def sketch_peaks(stray: float) -> int:
 
 PRESETS: dict[str, ModelConfig] = {
     "tiny": ModelConfig(64, 2, 2, 24, 5, latent_channels=8, block_latents=3, context_blocks=4, sketch_channels=6, partner=True, skip=True),
-    "reference": ModelConfig(256, 5, 4, 384, 16, latent_channels=100, sketch_channels=SKETCH_CHANNELS, partner=True),
+    "reference": ModelConfig(256, 5, 4, 384, 16, latent_channels=196, sketch_channels=SKETCH_CHANNELS, partner=True, skip=True),
     "sao_small": ModelConfig(1024, 16, 8, 768, 65, block_latents=10, context_blocks=23, sketch_channels=SKETCH_CHANNELS, partner=True),
 }

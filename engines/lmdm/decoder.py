@@ -146,7 +146,7 @@ class SpectrumNet(nn.Module):
         )
 
     def forward(self, latents: Tensor, latent_rows: Tensor, frame_rows: Tensor, magnitude_rows: Tensor) -> tuple[Tensor, ...]:
-        """Latents (B, T, 100) and histories -> log-magnitude, advance, histories."""
+        """Latents (B, T, 196) and histories -> log-magnitude, advance, histories."""
         mel = self.encoder.mel_of(latents)
         low = self.encoder.low_of(latents)
         h = self.enter(latents / self.encoder.deviation)
@@ -252,7 +252,7 @@ class DecoderState(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """`forward`: latents (1, T, 100) and state -> samples (2048 T,), state; T is fixed when the graph is made."""
+    """`forward`: latents (1, T, 196) and state -> samples (2048 T,), state; T is fixed when the graph is made."""
 
     def __init__(self, net: SpectrumNet, latents: int) -> None:
         super().__init__()

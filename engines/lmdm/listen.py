@@ -13,7 +13,7 @@ HISTORY_FRAMES = sketch.HISTORY_FRAMES  # samples before a block that its analys
 
 
 class Listen(nn.Module):
-    """`forward`: (B, 7168 + 2048 T) samples, history first -> latents (B, T, 100), sketch (B, T, 132)."""
+    """`forward`: (B, 7168 + 2048 T) samples, history first -> latents (B, T, 196), sketch (B, T, 132)."""
 
     def __init__(self, encoder: codec.Encoder) -> None:
         super().__init__()

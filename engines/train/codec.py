@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engines.lmdm import codec, sketch
 from engines.lmdm.decoder import Decoder, Neighbourhoods, SpectrumNet
@@ -30,12 +32,13 @@ from engines.train.corpus import CQT, MEL, ROW, open_scores
 REAL_GUITAR = Path("/usr/share/games/fretsonfire/data/songs/sectoid")  # Debian fretsonfire-songs-sectoid, MIT-style licence
 CLIP_FRAMES = 49_152
 BATCH = 8
-LEARNING_RATE, FINE_TUNING_RATE = 1e-3, 4e-4
+LEARNING_RATE, FINE_TUNING_RATE, LAST_RATE = 1e-3, 4e-4, 0.25  # the last as a share of the highest
+KEEP = 0.998  # of the mean of weights, a step: it is in tune and less rough than any weights that it is the mean of
 WARM_UP_FRAMES = codec.STACK  # the first spectra of a clip see no history: not scored
 LATENT_NOISE = 0.05
-TONES = 0.25  # share of clips that are synthetic tones
+TONES = 0.35  # share of clips that are synthetic tones
 LOUD_BINS = 0.5  # phase errors weigh as the magnitude to this power
-TRUST = 2.0  # see train_decoder
+TRUST = 2.0  # see Trainer.finished
 NEARLY = 0.01  # radians by which a turn may be off before that counts in full: what makes tones beat is small
 INDECISION = 0.1  # share of a neighbourhood's power that has to agree on a turn before that counts as one
 TRAINED = ("train", "jam")
@@ -188,49 +191,94 @@ def trust(net: SpectrumNet, times: float) -> None:
     net.trust.bias *= times
 
 
-def train_decoder(net: SpectrumNet, excerpts: Excerpts, steps: int, out: Path, learning_rate: float, sound: float) -> None:
-    """AdamW with a cosine schedule; a checkpoint every 200 steps. In the end the constant-Q peaks are trusted more than training does,
-    which asks for the mean of all that may be: held low notes come out in tune (6 cents off at worst become 3), others as they were."""
-    loss_of, sound_loss_of = SpectrumLoss(net.encoder), SoundLoss(net)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    first = 0
-    if out.exists():
-        state = checkpoint.load(out)
-        net.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = int(state["step"])
-    rows = net.histories(BATCH)
+@dataclass(frozen=True)
+class Recipe:
+    """How the decoder is trained; a run follows from this."""
+
+    steps: int
+    learning_rate: float  # at its highest
+    sound: float  # last share of the steps, which learn from what is heard, too
+
+    def rate(self, step: int) -> float:
+        falling = LAST_RATE + (1 - LAST_RATE) * (0.5 + 0.5 * math.cos(math.pi * step / self.steps))
+        return self.learning_rate * min(1, (step + 1) / 100) * falling
+
+
+class Trainer:
+    """The network, the mean of its weights, which is what counts, optimiser (AdamW) and where the run stands."""
+
+    def __init__(self, net: SpectrumNet, excerpts: Excerpts, recipe: Recipe, out: Path) -> None:
+        self.net, self.excerpts, self.recipe, self.out = net, excerpts, recipe, out
+        self.mean = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(KEEP))
+        self.optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+        self.loss_of, self.sound_loss_of = SpectrumLoss(net.encoder), SoundLoss(net)
+        self.rows = net.histories(BATCH)
+        self.step = 0
+
+    def resume(self) -> None:
+        if self.out.exists():
+            state = checkpoint.load(self.out)
+            self.net.load_state_dict(state["learning"])
+            self.mean.load_state_dict(state["mean"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step = int(state["step"])
+
+    def save(self) -> None:
+        state = {"learning": self.net.state_dict(), "mean": self.mean.state_dict(), "optimiser": self.optimiser.state_dict()}
+        checkpoint.save(self.out, {"net": self.finished().state_dict(), **state, "step": self.step})
+
+    def finished(self) -> SpectrumNet:
+        """What a codec is made of. Constant-Q peaks are trusted more than training does, which asks for the mean of all that may be: held
+        low notes come out in tune (6 cents off at worst become 3), others as they were."""
+        net = deepcopy(self.mean.module)
+        assert isinstance(net, SpectrumNet)
+        trust(net, TRUST)
+        return net
+
+    def train_step(self) -> dict[str, float]:
+        """Returns the parts of its loss."""
+        step = self.step
+        self.optimiser.param_groups[0]["lr"] = self.recipe.rate(step)
+        self.excerpts.rng = np.random.default_rng([1, step])  # so that a resumed run sees what an unbroken one would
+        torch.manual_seed(step)
+        audio = self.excerpts.batch(BATCH, CLIP_FRAMES)
+        latents, target = self.latents(audio)
+        with torch.autocast("cpu", torch.bfloat16):
+            log_magnitude, advance, *_ = self.net(latents, *self.rows)
+        loss, parts = self.loss_of(log_magnitude, advance, target)
+        if step >= (1 - self.recipe.sound) * self.recipe.steps:
+            sound_loss, more = self.sound_loss_of(log_magnitude, advance, audio, step)
+            loss, parts = loss + sound_loss, parts | more
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
+        self.optimiser.step()
+        self.mean.update_parameters(self.net)
+        self.step += 1
+        return parts
+
+    @torch.no_grad()
+    def latents(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips (B, N) -> noised latents (B, T, C), spectra (B, F, 1025)"""
+        target = self.loss_of.target(audio)
+        mel = codec.normalise_mel(target.abs() @ self.loss_of.bank).unflatten(1, (-1, codec.STACK)).flatten(-2)
+        cqt, _ = self.loss_of.sketch.magnitudes(torch.nn.functional.pad(audio, (sketch.HISTORY_FRAMES, 0)))
+        latents = self.net.encoder.project(mel, cqt)
+        return latents + LATENT_NOISE * torch.randn_like(latents) * self.net.encoder.deviation, target
+
+
+def run(trainer: Trainer, every: int = 200) -> None:
+    """Train to the end of the recipe; every `every` steps, a checkpoint."""
     columns = (TextColumn("decoder"), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[parts]}"), TimeRemainingColumn())
+    steps = trainer.recipe.steps
     with Progress(*columns) as progress:
-        bar = progress.add_task("", total=steps, completed=first, parts="")
-        for step in range(first, steps):
-            falling = 0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-            optimiser.param_groups[0]["lr"] = learning_rate * min(1, (step + 1) / 100) * falling
-            excerpts.rng = np.random.default_rng([1, step])  # so that a resumed run sees what an unbroken one would
-            torch.manual_seed(step)
-            audio = excerpts.batch(BATCH, CLIP_FRAMES)
-            with torch.no_grad():
-                target = loss_of.target(audio)
-                mel = codec.normalise_mel(target.abs() @ loss_of.bank).unflatten(1, (-1, codec.STACK)).flatten(-2)
-                cqt, _ = loss_of.sketch.magnitudes(torch.nn.functional.pad(audio, (sketch.HISTORY_FRAMES, 0)))
-                latents = net.encoder.project(mel, cqt)
-                latents = latents + LATENT_NOISE * torch.randn_like(latents) * net.encoder.deviation
-            with torch.autocast("cpu", torch.bfloat16):
-                log_magnitude, advance, *_ = net(latents, *rows)
-            loss, parts = loss_of(log_magnitude, advance, target)
-            if step >= (1 - sound) * steps:
-                sound_loss, more = sound_loss_of(log_magnitude, advance, audio, step)
-                loss, parts = loss + sound_loss, parts | more
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
-            optimiser.step()
-            if step + 1 == steps:
-                trust(net, TRUST)
-            progress.update(bar, completed=step + 1, parts=parts)
-            if (step + 1) % 200 == 0 or step + 1 == steps:
-                checkpoint.save(out, {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
-                print(f"step {step + 1}  {parts}  {time.process_time():.0f} CPU s", flush=True)
+        bar = progress.add_task("", total=steps, completed=trainer.step, parts="")
+        while trainer.step < steps:
+            parts = trainer.train_step()
+            progress.update(bar, completed=trainer.step, parts=parts)
+            if trainer.step % every == 0 or trainer.step == steps:
+                trainer.save()
+                print(f"step {trainer.step}  {parts}  {time.process_time():.0f} CPU s", flush=True)
 
 
 def main() -> None:
@@ -252,7 +300,9 @@ def main() -> None:
         mel, low = fit_encoder(net.encoder, every(args.data, 23))
         print(f"the PCAs keep {mel:.2%} of the variance of log-mel and {low:.2%} of that of low constant-Q")
     rate = FINE_TUNING_RATE if args.start_from else LEARNING_RATE
-    train_decoder(net, Excerpts.load(args.data, 0), args.steps, args.out, rate, args.sound)
+    trainer = Trainer(net, Excerpts.load(args.data, 0), Recipe(args.steps, rate, args.sound), args.out)
+    trainer.resume()
+    run(trainer)
 
 
 if __name__ == "__main__":

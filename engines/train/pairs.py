@@ -98,7 +98,7 @@ def wordings(program: int) -> list[text.Prompt]:
 class Pairs:
     """Draws aligned windows from the scores of the splits that it is given."""
 
-    def __init__(self, scores: Sequence[Score], encoder: codec.Encoder, jam_share: float = 0.4, repeat_share: float = 0.2) -> None:
+    def __init__(self, scores: Sequence[Score], encoder: codec.Encoder, jam_share: float = 0.5, repeat_share: float = 0.35) -> None:
         self.encoder, self.sketch, self.jam_share, self.repeat_share = encoder, Sketch(), jam_share, repeat_share
         self.scores = list(scores)
         self.following = [i for i, score in enumerate(self.scores) if score.indices("target")]

@@ -1,12 +1,17 @@
-"""How the decoder learns from what is heard of it."""
+"""How the decoder learns: from what is heard of it, and the same whether stopped on the way or not."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 
 from engines.lmdm import codec
 from engines.lmdm.decoder import Decoder, SpectrumNet
-from engines.train.codec import BLOCK_LATENTS, Learning, SoundLoss
+from engines.train import checkpoint
+from engines.train.codec import BLOCK_LATENTS, TRUST, Excerpts, Learning, Recipe, SoundLoss, Trainer
 
 
 def spoken(net: SpectrumNet, latents: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,3 +49,26 @@ def test_too_quiet_is_worse() -> None:
         aligned = torch.nn.functional.pad(true[:, codec.HISTORY_FRAMES :], (0, codec.HISTORY_FRAMES))
         losses = [float(judge(log_magnitude - quieter, advance, aligned, 0)[0]) for quieter in (0.0, 0.1, 0.3)]
     assert losses[0] < 1e-4 < losses[1] < losses[2]
+
+
+def trained(out: Path, *stops: int) -> dict[str, torch.Tensor]:
+    """What a run of four steps ends with that was stopped there, the last two steps of which listen."""
+    for stop in (*stops, 4):
+        torch.manual_seed(0)
+        noise = np.random.default_rng(0).integers(-9000, 9000, 1 << 16).astype(np.int16)
+        trainer = Trainer(SpectrumNet(), Excerpts([noise], np.random.default_rng(0)), Recipe(4, 1e-3, 0.5), out)
+        trainer.resume()
+        while trainer.step < stop:
+            trainer.train_step()
+        trainer.save()
+    state = checkpoint.load(out)
+    assert torch.equal(state["net"]["trust.weight"], TRUST * state["mean"]["module.trust.weight"])
+    return state["net"] | {f"learning {name}": value for name, value in state["learning"].items()}
+
+
+def test_a_resumed_run_is_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.train.codec.BATCH", 1)
+    monkeypatch.setattr("engines.train.codec.CLIP_FRAMES", BLOCK_LATENTS * codec.LATENT_FRAMES)
+    whole, stopped = trained(tmp_path / "whole.pt"), trained(tmp_path / "stopped.pt", 1, 3)
+    assert whole.keys() == stopped.keys() and all(torch.equal(value, stopped[name]) for name, value in whole.items())
+    assert not torch.equal(whole["enter.weight"], whole["learning enter.weight"]), "a mean of weights"
