@@ -37,7 +37,7 @@ def test_every_part_arrives(source: Source, tmp_path: Path, name: str, form: Cal
     model = init_from(path, LIKE)
     torch.manual_seed(5)
     untouched = LMDM(model.config).state_dict()
-    assert added_layers(model) == {"to_input_add_embed.weight", "to_sketch_embed.weight"}
+    assert added_layers(model) == {"to_input_add_embed.weight", "to_sketch_embed.weight", "to_skip.weight", "to_skip.bias"}
     for key, value in model.state_dict().items():
         assert torch.equal(value, (untouched if key in added_layers(model) else source.dit.state_dict())[key]), key
     for key, value in load_codec(path).state_dict().items():
