@@ -43,14 +43,15 @@ class Plan:
     instruments: tuple[int, ...] = tuple(TARGETS)
     real_seconds: float = 20.0
     real_instruments: int = 4  # per recording; they take turns
+    real_takes: int = 3  # of each of these, with other noise
     drift_minutes: int = 10
     drift_instruments: tuple[int, ...] = (48, 11)  # one that holds its notes, one that lets them ring
     silence_seconds: float = 20.0
 
 
 QUICK = Plan(
-    scores=2, seconds=10.0, instruments=tuple(TARGETS)[:4], real_seconds=8.0, real_instruments=1, drift_minutes=2,
-    drift_instruments=(48,), silence_seconds=8.0,
+    scores=2, seconds=10.0, instruments=tuple(TARGETS)[:4], real_seconds=8.0, real_instruments=1, real_takes=1,
+    drift_minutes=2, drift_instruments=(48,), silence_seconds=8.0,
 )
 
 
@@ -130,8 +131,10 @@ class Evaluator:
         ]
         for clip, program, prompt in track(work, description="real guitar"):
             played = self.ears.hear(clip.audio)
-            systems = {"engine": self.player.answer(clip.audio, prompt), TRANSCRIBED: self._transcribed(clip.audio, played, program)}
-            for system, heard in ((system, self.ears.hear(audio)) for system, audio in systems.items() if audio is not None):
+            takes = [replace(self.player, seed=self.player.seed + take) for take in range(self.plan.real_takes)]
+            answers = [("engine", take.answer(clip.audio, prompt)) for take in takes]
+            answers += [(TRANSCRIBED, audio) for audio in self._transcribed(clip.audio, played, program)]
+            for system, heard in ((system, self.ears.hear(audio)) for system, audio in answers):
                 self.result.rows.append(Row(
                     f"{REAL_GUITAR}, {clip.kind}", clip.name, name_of(program), "real guitar", system,
                     note_player=self.ears.follows(played, heard), note_target=np.nan,
@@ -139,9 +142,11 @@ class Evaluator:
                 ))
 
     @staticmethod
-    def _transcribed(audio: Samples, played: Heard, program: int) -> Samples | None:
+    def _transcribed(audio: Samples, played: Heard, program: int) -> list[Samples]:
+        """None where no soundfont is installed."""
         assert played.notes is not None
-        return play_plain(transcribed(played.notes), program, len(audio) / clips.SAMPLE_RATE)
+        made = play_plain(transcribed(played.notes), program, len(audio) / clips.SAMPLE_RATE)
+        return [] if made is None else [made]
 
     def drift(self, data: Path) -> None:
         """One excerpt, played over and over: any change from minute to minute is the engine's."""

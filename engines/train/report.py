@@ -172,8 +172,8 @@ def real(result: Evaluation) -> str:
     rows = [[f"**{k}**", "", *(bounds(result.values(k, *column)) for column in columns)] for k in kinds]
     for kind in kinds:
         for name in dict.fromkeys(row.score for row in result.rows if row.split == kind):
-            asked = ", ".join(row.instrument for row in result.rows if (row.split, row.score, row.system) == (kind, name, "engine"))
-            rows.append([name, asked, *(number(result.values(kind, *column, score=name).mean) for column in columns)])
+            asked = dict.fromkeys(row.instrument for row in result.rows if (row.split, row.score, row.system) == (kind, name, "engine"))
+            rows.append([name, ", ".join(asked), *(number(result.values(kind, *column, score=name).mean) for column in columns)])
     return table(("recording", "asked for", "note-F, player", "timbre", "transcribed: note-F, player"), rows)
 
 
@@ -219,6 +219,8 @@ def cost(result: Evaluation) -> str:
 METHOD = """\
 - **note-F**: frame-wise F-measure of the notes that basic-pitch hears (activation > 0.4), after the delay is taken off. Against the
   player it says how well the engine follows; the true target's own value is the ceiling, because other instruments ring otherwise.
+- **Real guitar**: means of takes (three, or one with `--quick`) that differ in their noise only: with so few recordings one take's timbre
+  may be off by 3 points.
 - **transcribed**: of a real guitar nobody knows the true target. Here each note that basic-pitch hears of it is played by the
   instrument's soundfont, from where it is heard to where it ends: what an answer could reach that follows without a mistake.
 - **timbre**: a small classifier on one-second windows of codec latents, trained on true renderings of the training scores only; all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,8 @@ from engines.train.data import BANKS, TRAINED_BANKS, Features  # noqa: E402
 from engines.train.instruments import COMPANIONS, GUITARS, TARGETS, name_of  # noqa: E402
 
 PLAN = evaluate.Plan(
-    scores=2, seconds=3.0, instruments=tuple(TARGETS)[:2], real_seconds=2.0, real_instruments=1, drift_minutes=2, drift_instruments=(48,),
-    silence_seconds=2.0,
+    scores=2, seconds=3.0, instruments=tuple(TARGETS)[:2], real_seconds=2.0, real_instruments=1, real_takes=2,
+    drift_minutes=2, drift_instruments=(48,), silence_seconds=2.0,
 )
 FRAMES = 96 * codec.LATENT_FRAMES
 
@@ -72,6 +73,8 @@ def test_an_echo_is_seen_through(corpus: Path, tmp_path: Path) -> None:
     assert result.drift_db() == pytest.approx(0, abs=0.3)
     assert all(row.fresh_db == row.after_music_db == -120 for row in result.silence)
     assert {row.split for row in result.rows} >= {"val", "cross"}
+    real = [row for row in result.rows if row.split.startswith(report.REAL_GUITAR) and row.system == "engine"]
+    assert set(Counter((row.score, row.instrument) for row in real).values()) == {2}
     true = [row.note_player for row in result.rows if row.system == report.TRANSCRIBED]
     assert bool(true) == all(Path(bank.path).exists() for name, bank in BANKS.items() if name in TRAINED_BANKS)
     assert all(0 < value < 1 for value in true), "another instrument, though it makes no mistake"
