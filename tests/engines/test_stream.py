@@ -67,8 +67,9 @@ def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: floa
     states, pooled = (torch.tensor(engine.weights.array(f"prompt/1/{part}")).float() for part in ("states", "pooled"))
     conditions = Conditions(states, pooled, sketch_rows, partner)
     sampling = Sampling(sampler.schedule(3, sampler.Spacing.EVEN), ping_pong, guidance)
-    expected = rollout(model, conditions, 8, sampling, seeded_noise(11, 1, model))
-    np.testing.assert_allclose(np.concatenate(made, 1), expected.numpy(), atol=1e-3, rtol=1e-4)
+    expected = rollout(model, conditions, 8, sampling, seeded_noise(11, 1, model)).numpy()
+    tolerance = max(1e-3, 1e-5 * float(np.abs(expected).max()))  # random weights make hundreds, and guidance lets what rounds off grow
+    np.testing.assert_allclose(np.concatenate(made, 1), expected, atol=tolerance, rtol=1e-4)
 
 
 @REGIMES
