@@ -49,14 +49,15 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Pass:
-    """One denoising step: a graph gives the velocity, (G, N, C), one or two ways, and x becomes weights . (x, first way, last way, noise).
-    `noisy` and the cached keys and values are added by whoever runs it."""
+    """One denoising step: a graph gives the velocity, (G, N, C), one or two ways, and x becomes weights . (x, first way, last way, noise)
+    by the first of the mixes; then by the second, if there is one, with what the pass before gave. `noisy` and the cached keys and values
+    are added by whoever runs it."""
 
     graph: str
     fresh: Mapping[str, Array]  # inputs that are new in every block
     steady: Mapping[str, Array]  # inputs that stay the same arrays until the player changes something
     commits: bool  # whether it gives keys and values for the ring's `rows`
-    weights: tuple[float, float, float, float]  # of x, v, v without words, fresh noise
+    mixes: tuple[tuple[float, float, float, float], ...]  # weights of x, v, v without words, fresh noise
     noise: Array | None
 
 

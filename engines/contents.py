@@ -138,6 +138,8 @@ def _check_lmdm(bundle: Bundle, graphs: Mapping[str, GraphFacts], tables: Mappin
     model: dict[str, Any] = said if isinstance(said, dict) else {}
     _require(isinstance(model.get("config"), dict), "does not describe its model")
     config = _config(model["config"])
+    known = model.get("spacing") in list(sampler.Spacing) and model.get("solver", sampler.Solver.EULER) in list(sampler.Solver)
+    _require(known, "is denoised in a way that is unknown here")
     guidance = model.get("guidance", math.nan)
     _require(_number(guidance), "has no guidance that makes sense")
     expected = dict(graph_inputs(config, spec.max_steps, sampler.ways(float(guidance))))

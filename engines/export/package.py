@@ -32,7 +32,7 @@ from engines.golden import GOLDEN_FILE
 from engines.lmdm import codec, decoder, sampler, sketch, text
 from engines.lmdm.decoder import Decoder, DecoderState, SpectrumNet
 from engines.lmdm.model import LMDM
-from engines.lmdm.sampler import Spacing
+from engines.lmdm.sampler import Solver, Spacing
 from engines.lmdm.words import NULL_PROMPT
 from engines.manifest import LICENCE_FOLDER, PROMPTS_FILE, head
 from engines.ort import OrtBackend
@@ -62,7 +62,7 @@ class Recipe:
     spacing: Spacing
     guidance: float
     use_partner: bool
-    ping_pong: bool = False
+    solver: Solver = Solver.EULER
     regression: bool = False
     number: int = 0
     author: str = "Ghostnote contributors"
@@ -142,7 +142,7 @@ def manifest_of(recipe: Recipe, model: LMDM, parity: dict[str, dict[str, float]]
     spec = EngineSpec(recipe.name, codec.SAMPLE_RATE, block_frames, decoder.DELAY_FRAMES, tuple(names), recipe.steps, MAX_STEPS)
     facts = {
         "config": asdict(model.config), "spacing": recipe.spacing.value, "guidance": recipe.guidance, "use_partner": recipe.use_partner,
-        "ping_pong": recipe.ping_pong, "regression": recipe.regression, "history_frames": sketch.HISTORY_FRAMES,
+        "solver": recipe.solver.value, "regression": recipe.regression, "history_frames": sketch.HISTORY_FRAMES,
         "decoder_state": list(DecoderState._fields), "parameters": count(model),
     }
     licences = [{"covers": covers, "name": name, "file": LICENCE_FOLDER + file} for covers, name, file in LICENCES]
@@ -187,15 +187,16 @@ def main() -> None:
     parser.add_argument("--spacing", choices=[s.value for s in Spacing], default=Spacing.EVEN.value)
     parser.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
     parser.add_argument("--partner", action=argparse.BooleanOptionalAction, default=True, help="tell what was heard beside its sketch")
-    parser.add_argument("--ping-pong", action="store_true", help="fresh noise between steps: for post-trained models")
+    parser.add_argument("--solver", choices=[s.value for s in Solver], default=Solver.EULER.value, help="ping-pong: after post-training")
     parser.add_argument("--regression", action="store_true", help="the baseline that was trained without noise")
     args = parser.parse_args()
     torch.set_num_threads(1)
     spacing = Spacing(args.spacing)
     number = args.number if args.number is not None else int(args.release) if args.release.isdecimal() else 0
     recipe = Recipe(
-        args.name, args.release, args.created, args.steps, spacing, args.guidance, args.partner, args.ping_pong, args.regression, number
-    )
+        args.name, args.release, args.created, args.steps, spacing, args.guidance, args.partner, Solver(args.solver), args.regression,
+        number,
+    )  # fmt: skip
     names = [name_of(p) for p in INSTRUMENTS] + [words for p in INSTRUMENTS for words in held_out_phrases(p)]
     model = checkpoint.load_model(args.model)
     prompts = [text.encode(name) for name in names]

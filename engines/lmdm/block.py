@@ -17,10 +17,9 @@ from engines.lmdm.words import Told
 class Steps:
     """How the block is denoised."""
 
-    times: Sequence[float]  # sampler.schedule
-    ping_pong: bool
+    solver: Sequence[sampler.Step]
     guidance: float
-    noise: Sequence[Array]  # fresh noise after each step; unused without ping-pong
+    noise: Sequence[Array | None]  # fresh noise of each step, where it takes some
 
 
 def passes(first: Mapping[str, Array] | None, step: Mapping[str, Array], told: Told, steps: Steps) -> tuple[Pass, ...]:
@@ -29,7 +28,6 @@ def passes(first: Mapping[str, Array] | None, step: Mapping[str, Array], told: T
     for k, level in enumerate(told.levels):
         commits = k == 0 and first is not None
         fresh = {**(first if first is not None and commits else step), "told": level}
-        weights = sampler.weights(steps.times[k], steps.times[k + 1], steps.ping_pong, steps.guidance)
-        noise = steps.noise[k] if steps.ping_pong else None
-        made.append(Pass("first" if commits else "step", fresh, told.text, commits, weights, noise))
+        mixes = steps.solver[k].mixes(steps.guidance)
+        made.append(Pass("first" if commits else "step", fresh, told.text, commits, mixes, steps.noise[k]))
     return tuple(made)

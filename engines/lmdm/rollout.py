@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from engines.lmdm import sampler
 from engines.lmdm.config import Regime
 from engines.lmdm.model import LMDM, KeyValues
+from engines.lmdm.sampler import Solver
 
 Noise = Callable[[int, int], Tensor]  # (block, step) -> (B, N, C)
 
@@ -25,7 +25,7 @@ class Sampling:
     """How a rollout denoises."""
 
     times: list[float]  # sampler.schedule
-    ping_pong: bool = False
+    solver: Solver = Solver.EULER
     guidance: float = 1.0
 
 
@@ -87,12 +87,12 @@ def velocity(model: LMDM, conditions: Conditions, context: Context, block: int, 
 
 def denoise_block(model: LMDM, conditions: Conditions, context: Context, block: int, sampling: Sampling, noise: Noise) -> Tensor:
     """Make one block (B, N, C) from noise."""
-    x = noise(block, 0)
-    for step, (t, t_next) in enumerate(pairwise(sampling.times)):
+    x, before = noise(block, 0), None
+    for k, (t, step) in enumerate(zip(sampling.times, sampler.steps(sampling.times, sampling.solver), strict=False)):
         v = velocity(model, conditions, context, block, x, t)
         if sampling.guidance != 1:
             v = sampler.guide(v, velocity(model, conditions.unguided(), context, block, x, t), sampling.guidance)
-        x = sampler.ping_pong(x, v, t, t_next, noise(block, step + 1)) if sampling.ping_pong else sampler.euler(x, v, t, t_next)
+        x, before = step(x, v, before, noise(block, k + 1) if step.noise else None), v
     return x
 
 

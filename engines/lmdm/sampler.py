@@ -6,7 +6,10 @@ Rectified flow: x_t = (1 - t) x0 + t noise, v = noise - x0. Source: arXiv 2605.2
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +20,7 @@ LOG_SNR_FIRST, LOG_SNR_LAST = -6.0, 2.0
 class Spacing(str, Enum):
     """How noise levels lie between 1 and 0."""
 
-    EVEN = "even"  # in t: for Euler steps of a model that was only pretrained, which needs fine steps where the details form
+    EVEN = "even"  # in t: for a model that was only pretrained, which needs fine steps where the details form
     LOG_SNR = "log-snr"  # even in log-SNR, -6 to 2: the paper's, for post-trained models
 
 
@@ -31,14 +34,49 @@ def schedule(steps: int, spacing: Spacing) -> list[float]:
     return [1.0, *(1 / (1 + math.exp(log_snr)) for log_snr in inner), 0.0]
 
 
-def euler(x, v, t: float, t_next: float):  # type: ignore[no-untyped-def]
-    """One step along the flow: x at level t -> x at level t_next."""
-    return x - (t - t_next) * v
+class Solver(str, Enum):
+    """How a step follows from the velocity."""
+
+    EULER = "euler"  # along it
+    MULTISTEP = "multistep"  # along the line through it and that of the step before: Adams and Bashforth's method of second order
+    PING_PONG = "ping-pong"  # to its end, and back by fresh noise of the next level: for post-trained models
 
 
-def ping_pong(x, v, t: float, t_next: float, noise):  # type: ignore[no-untyped-def]
-    """Denoise fully, then add fresh noise of the next level."""
-    return (1 - t_next) * (x - t * v) + t_next * noise
+class Step(NamedTuple):
+    """One step as a weighted sum: what each of its parts counts."""
+
+    x: float
+    v: float
+    before: float  # velocity of the step before
+    noise: float  # fresh
+
+    def __call__(self, x, v, before, noise):  # type: ignore[no-untyped-def]
+        """x at the next level. What counts nothing is not looked at and may be None."""
+        made = self.x * x + self.v * v
+        for weight, part in ((self.before, before), (self.noise, noise)):
+            made = made + weight * part if weight else made
+        return made
+
+    def mixes(self, guidance: float) -> tuple[tuple[float, float, float, float], ...]:
+        """The same for whoever has no guided velocity, but both: weights of x, v, v without words and noise; then, where it counts, of
+        x as it is by then, v and v without words of the step before."""
+        mixes = [(self.x, self.v * guidance, self.v * (1 - guidance), self.noise)]
+        if self.before:
+            mixes.append((1.0, self.before * guidance, self.before * (1 - guidance), 0.0))
+        return tuple(mixes)
+
+
+def steps(times: Sequence[float], solver: Solver) -> list[Step]:
+    """The steps of a schedule, one fewer than it has levels."""
+    made: list[Step] = []
+    for k, (t, t_next) in enumerate(pairwise(times)):
+        if solver is Solver.PING_PONG:
+            made.append(Step(1 - t_next, -(1 - t_next) * t, 0.0, t_next))
+        else:
+            length = t - t_next
+            turn = length / (2 * (times[k - 1] - t)) if solver is Solver.MULTISTEP and k else 0.0
+            made.append(Step(1.0, -length * (1 + turn), length * turn, 0.0))
+    return made
 
 
 def ways(guidance: float) -> int:
@@ -55,8 +93,3 @@ def block_noise(seed: int, block: int, step: int, shape: tuple[int, ...]) -> NDA
     """The noise of one step of one block: a function of its arguments alone, so that a replay is exact."""
     return np.random.default_rng([seed, block, step]).standard_normal(shape, dtype=np.float32)
 
-
-def weights(t: float, t_next: float, is_ping_pong: bool, guidance: float) -> tuple[float, float, float, float]:
-    """A step as one weighted sum: of x, v, v without words, fresh noise. The same as `guide`, then `ping_pong` or `euler`."""
-    keep, turn, add = (1 - t_next, -(1 - t_next) * t, t_next) if is_ping_pong else (1.0, -(t - t_next), 0.0)
-    return keep, turn * guidance, turn * (1 - guidance), add

@@ -74,7 +74,7 @@ class LmdmFacts:
 
     config: ModelConfig
     spacing: sampler.Spacing
-    ping_pong: bool  # fresh noise between steps, for post-trained models; Euler steps where not
+    solver: sampler.Solver
     guidance: float  # classifier-free guidance towards words and partner; 1 is none and costs nothing
     use_partner: bool  # whether the target is also told the latents that were heard, beside their sketch
     history_frames: int  # samples of input that the analysis reaches back to
@@ -90,9 +90,10 @@ class LmdmFacts:
         config = ModelConfig(**{**facts["config"], "regime": Regime(facts["config"]["regime"])})
         state = tuple(facts["decoder_state"])
         spacing, guidance = sampler.Spacing(facts["spacing"]), float(facts["guidance"])
-        ping_pong, partner = bool(facts.get("ping_pong", False)), bool(facts["use_partner"])
+        older = sampler.Solver.PING_PONG if facts.get("ping_pong") else sampler.Solver.EULER  # what bundles said before they had a solver
+        solver, partner = sampler.Solver(facts.get("solver", older)), bool(facts["use_partner"])
         regression = bool(facts.get("regression", False))
-        return cls(config, spacing, ping_pong, guidance, partner, int(facts["history_frames"]), state, regression)
+        return cls(config, spacing, solver, guidance, partner, int(facts["history_frames"]), state, regression)
 
 
 class StreamingEngine:
@@ -215,7 +216,7 @@ class StreamingEngine:
 
     def _denoise(self, known: Known, told: Told, steps: int, stamp: Stamp) -> Array:
         """Noise -> one clean block (1, N, C)."""
-        state, times = self.state, sampler.schedule(steps, self.facts.spacing)
+        state, before, solver = self.state, None, sampler.steps(sampler.schedule(steps, self.facts.spacing), self.facts.solver)
         shape = (self.config.block_latents, self.config.latent_channels)
         x = sampler.block_noise(state.seed, state.block, 0, shape)[None] * np.float32(not self.facts.regression)
         if self.config.regime is Regime.ENC_DEC:
@@ -225,14 +226,13 @@ class StreamingEngine:
             for _ in range(steps):
                 stamp("step")
             return clean
-        for step, level in enumerate(told.levels):
+        for k, (step, level) in enumerate(zip(solver, told.levels, strict=True)):
             inputs = {"noisy": x, **target, "told": level, **told.text}
             v = self._step(inputs) if state.pending is None else self._first(inputs, state.pending)
             if self.facts.ways == 2:
                 v = sampler.guide(v[:1], v[1:], np.float32(self.facts.guidance))
-            t, t_next = np.float32(times[step]), np.float32(times[step + 1])
-            fresh = sampler.block_noise(state.seed, state.block, step + 1, shape) if self.facts.ping_pong else None
-            x = sampler.euler(x, v, t, t_next) if fresh is None else sampler.ping_pong(x, v, t, t_next, fresh)
+            fresh = sampler.block_noise(state.seed, state.block, k + 1, shape) if step.noise else None
+            x, before = step(x, v, before, fresh), v
             stamp("step")
         return x
 
@@ -265,9 +265,9 @@ class StreamingEngine:
             played = {"pending": state.pending, "pending_partner": state.pending_partner}
             first = {**played, **target, **self.rotary(positions), "cache_bias": cache.bias_with(rows, HIDDEN)}
             step["cache_bias"] = cache.bias_with(rows, 0)
-        noise = [sampler.block_noise(state.seed, state.block, k + 1, shape) for k in range(steps)] if self.facts.ping_pong else []
-        plan = whole.Steps(sampler.schedule(steps, self.facts.spacing), self.facts.ping_pong, self.facts.guidance, noise)
-        return whole.passes(first, step, told, plan)
+        solver = sampler.steps(sampler.schedule(steps, self.facts.spacing), self.facts.solver)
+        noise = [sampler.block_noise(state.seed, state.block, k + 1, shape) if one.noise else None for k, one in enumerate(solver)]
+        return whole.passes(first, step, told, whole.Steps(solver, self.facts.guidance, noise))
 
     def _own_positions(self) -> NDArray[np.int64]:
         """Of the target's latents and its global token."""

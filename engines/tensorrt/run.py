@@ -115,7 +115,7 @@ class Placed:
     plan: Plan
     addresses: tuple[tuple[str, int], ...]
     commits: bool
-    weights: int
+    mixes: tuple[int, ...]  # addresses of weights
     noise: int
 
 
@@ -144,8 +144,9 @@ class PlanBlockRunner:
         self.cuda, self.plans = cuda, plans
         step = plans["step"]
         self.x = cuda.memory(step.shapes["noisy"])
-        self.v = cuda.device_bytes(step.nbytes(step.outputs[0]))
-        self.v_last = self.v + step.nbytes(step.outputs[0]) - self.x.host.nbytes  # without words, where a plan gives both
+        v_bytes = step.nbytes(step.outputs[0])
+        self.v = tuple(cuda.device_bytes(v_bytes) for _ in range(2))  # passes take turns: a solver may look back at the last one's
+        self.to_last_way = v_bytes - self.x.host.nbytes  # the velocity without words, where a plan gives both
         self.ring = tuple(cuda.memory(step.shapes[name]) for name in CACHED)
         first = plans.get("first")
         self.rows = tuple(cuda.memory(first.shapes[name]) for name in ("keys", "values")) if first else ()
@@ -191,20 +192,20 @@ class PlanBlockRunner:
         self.letter.clear()
         counts: dict[str, list[Array]] = {}
         noise = self.letter.put(job.noise)
-        passes = tuple(self._placed(one, noise, counts) for one in job.passes)
+        passes = tuple(self._placed(one, self.v[k % 2], noise, counts) for k, one in enumerate(job.passes))
         first_row = self.letter.put(np.array([job.first_row]), np.int32)
         return Program(self.letter.used, noise, passes, first_row)
 
-    def _placed(self, one: Pass, noise: int, counts: dict[str, list[Array]]) -> Placed:
+    def _placed(self, one: Pass, v: int, noise: int, counts: dict[str, list[Array]]) -> Placed:
         plan = self.plans[one.graph]
-        at = {"noisy": self.x.address, CACHED[0]: self.ring[0].address, CACHED[1]: self.ring[1].address, plan.outputs[0]: self.v}
+        at = {"noisy": self.x.address, CACHED[0]: self.ring[0].address, CACHED[1]: self.ring[1].address, plan.outputs[0]: v}
         at |= {name: self.letter.put(array, plan.dtypes[name]) for name, array in one.fresh.items()}
         at |= {name: self._steady_address(name, array, counts.setdefault(name, [])) for name, array in one.steady.items()}
         if one.commits:
             at |= {"keys": self.rows[0].address, "values": self.rows[1].address}
         addresses = tuple((name, at[name]) for name in (*plan.inputs, *plan.outputs))
-        weights = self.letter.put(np.array(one.weights))
-        return Placed(plan, addresses, one.commits, weights, noise if one.noise is None else self.letter.put(one.noise))
+        mixes = tuple(self.letter.put(np.array(weights)) for weights in one.mixes)
+        return Placed(plan, addresses, one.commits, mixes, noise if one.noise is None else self.letter.put(one.noise))
 
     def _steady_address(self, name: str, array: Array, used: list[Array]) -> int:
         """The n-th distinct array of that name in a block has a place of its own, and is sent only when it is another one."""
@@ -237,7 +238,9 @@ class PlanBlockRunner:
             one.plan.enqueue(dict(one.addresses))
             if one.commits:
                 self._commit(program.first_row)
-            cuda.mix(self.x.address, self.v, self.v_last, one.noise, one.weights, size)
+            for back, weights in enumerate(one.mixes):
+                v = self.v[(i - back) % 2]
+                cuda.mix(self.x.address, v, v + self.to_last_way, one.noise, weights, size)
             if timed:
                 self.events[i + 1].record(cuda.stream)
         for memory in (self.x, *self.rows):

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from engines.lmdm import sampler, visibility
 from engines.lmdm.model import LMDM
 from engines.lmdm.rollout import Conditions, Context, Noise, Sampling, denoise_block, seeded_noise, velocity
-from engines.lmdm.sampler import Spacing
+from engines.lmdm.sampler import Solver, Spacing
 from engines.sao.latents import LatentPairs
 from engines.train import checkpoint, distributed
 from engines.train.codec import TRAINED
@@ -166,7 +166,7 @@ def play(model: LMDM, told: Conditions, past: Tensor, step_counts: list[int], no
     for block, count in enumerate(step_counts, first):
         times = sampler.schedule(count, Spacing.LOG_SNR)
         with torch.no_grad():
-            x = denoise_block(model, told, context, block, Sampling(times[:-1], ping_pong=True), noise)
+            x = denoise_block(model, told, context, block, Sampling(times[:-1], Solver.PING_PONG), noise)
         x = x - times[-2] * velocity(model, told, context, block, x, times[-2])
         commit(x, block)
         made.append(x)

@@ -25,6 +25,7 @@ class Score:
     """One unseen score: the same music by several guitars and by every target instrument, aligned to the sample."""
 
     name: str
+    tuning_cents: float  # against concert pitch
     inputs: dict[int, Samples]  # by guitar program
     targets: dict[int, Samples]  # by target program
 
@@ -72,7 +73,7 @@ def scores(folder: Path, split: str, count: int, seconds: float) -> list[Score]:
         for index, audio in score.audio().items():
             part = score.parts[index]
             by_role[part.role][part.program] = audio[: int(seconds * SAMPLE_RATE)]
-        found.append(Score(score.name, by_role["guitar"], by_role["target"] or by_role["companion"]))
+        found.append(Score(score.name, score.tuning_cents, by_role["guitar"], by_role["target"] or by_role["companion"]))
     return found
 
 

@@ -32,8 +32,8 @@ from engines.train.tones import Tone
 Samples = NDArray[np.float32]
 
 SECONDS = 12.0
-MEASURES = ("mel_db", "projection_db", "note_f", "rough_db", "hop_db", "edge")
-HEADS = ("log-mel dB", "projection alone", "note-F", "rough dB", "hop dB", "edge")
+MEASURES = ("mel_db", "projection_db", "note_f", "untuned_note_f", "rough_db", "hop_db", "edge")
+HEADS = ("log-mel dB", "projection alone", "note-F", "untuned note-F", "rough dB", "hop dB", "edge")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Trip:
     mel_db: float
     projection_db: float  # what of that the latents leave out, whoever decodes them
     note_f: float  # NaN where nothing is pitched
+    untuned_note_f: float  # by a judge who is not told how the score is tuned
     rough_db: float
     hop_db: float
     edge: float
@@ -65,41 +66,64 @@ class CodecEvaluation:
         return metrics.interval(values)
 
 
-def sounds(data: Path) -> Iterable[tuple[str, str, Samples]]:
-    """Held-out sounds with their names and kinds: every instrument once, guitars, another bank, real guitars."""
+@dataclass(frozen=True)
+class Sound:
+    """One held-out sound."""
+
+    name: str
+    kind: str  # as in Trip
+    audio: Samples
+    tuning_cents: float = 0.0  # against concert pitch; of a recording it is not known
+
+    @property
+    def pitched(self) -> bool:
+        return "drum" not in self.name
+
+    @classmethod
+    def of(cls, score: clips.Score, program: int, kind: str) -> Sound:
+        name, audio = name_of(program).removesuffix(" accompaniment"), (score.inputs | score.targets)[program]
+        return cls(f"{name} ({score.name})", kind, audio, score.tuning_cents)
+
+
+def sounds(data: Path) -> Iterable[Sound]:
+    """Every instrument once, guitars, another bank, real guitars."""
     scores, band, cross = (clips.scores(data, split, 12, SECONDS) for split in ("val", "jamval", "cross"))
     for index, program in enumerate(TARGETS):
-        score = scores[index % len(scores)]
-        yield f"{name_of(program)} ({score.name})", "instrument", score.targets[program]
+        yield Sound.of(scores[index % len(scores)], program, "instrument")
     for index, program in enumerate(COMPANIONS):
-        score = band[index % len(band)]
-        yield f"{name_of(program).removesuffix(' accompaniment')} ({score.name})", "instrument", score.targets[program]
+        yield Sound.of(band[index % len(band)], program, "instrument")
     for index, score in enumerate(scores[:6]):
-        guitar = score.guitar(index)
-        yield f"{name_of(guitar)} ({score.name})", "guitar", score.inputs[guitar]
+        yield Sound.of(score, score.guitar(index), "guitar")
     for index, score in enumerate(cross):
-        guitar, program = score.guitar(index), tuple(TARGETS)[3 * index % len(TARGETS)]
-        yield f"{name_of(guitar)} ({score.name})", "another bank", score.inputs[guitar]
-        yield f"{name_of(program)} ({score.name})", "another bank", score.targets[program]
+        yield Sound.of(score, score.guitar(index), "another bank")
+        yield Sound.of(score, tuple(TARGETS)[3 * index % len(TARGETS)], "another bank")
     for clip in clips.real_guitars(SECONDS):
-        yield clip.name, f"real {clip.kind} guitar", clip.audio
+        yield Sound(clip.name, f"real {clip.kind} guitar", clip.audio)
+
+
+def note_fs(detector: NoteDetector, sound: Sound, made: Samples) -> tuple[float, float]:
+    """note-F of what came back, by a judge who is told the tuning and by one who is not."""
+    if not sound.pitched:
+        return math.nan, math.nan
+    told, untold = (
+        note_f(*(detector.notes(audio, codec.SAMPLE_RATE, cents) for audio in (sound.audio, made))) for cents in (sound.tuning_cents, 0.0)
+    )
+    return told, untold
 
 
 def evaluate(path: Path, data: Path, command: str) -> CodecEvaluation:
     """Every sound and every tone through the codec in the checkpoint `path`."""
     trip, encoder, detector, judge = codec_check.RoundTrip.of_checkpoint(path), load_encoder(path), NoteDetector.open(), Judge()
     result, spent, heard = CodecEvaluation(command), 0.0, 0.0
-    for name, kind, audio in track(list(sounds(data)), description="codec"):
-        began = time.process_time()
+    for sound in track(list(sounds(data)), description="codec"):
+        audio, began = sound.audio, time.process_time()
         made = trip(audio)
         spent, heard = spent + time.process_time() - began, heard + len(audio) / codec.SAMPLE_RATE
-        pitched, mel = "drum" not in name, judge.log_mel(audio)
-        rough, hop = codec_check.rough_and_hop_db(audio, made)
+        mel, (rough, hop) = judge.log_mel(audio), codec_check.rough_and_hop_db(audio, made)
         result.trips.append(Trip(
-            name, kind,
+            sound.name, sound.kind,
             metrics.mel_error_db(judge.log_mel(made), mel), metrics.mel_error_db(encoder.mel.back(encoder.mel(mel)), mel),
-            note_f(*(detector.notes(a, codec.SAMPLE_RATE) for a in (audio, made))) if pitched else math.nan,
-            rough, hop, codec_check.edge(audio, made, trip.delay_frames, trip.block_frames),
+            *note_fs(detector, sound, made), rough, hop, codec_check.edge(audio, made, trip.delay_frames, trip.block_frames),
         ))
     result.tones = tones.measure(trip)
     result.realtime_factor = spent / heard
@@ -147,7 +171,9 @@ METHOD = """\
 - Sounds are held out: unseen scores (*another bank* also by a soundfont that nothing trained on), and recordings of real guitars. Of the
   recordings the decoder has heard one while training, "Feelings, picked clean".
 - **projection alone**: how far from the original the log-mel is that the latents state, before anything is decoded.
-- **note-F**: frame-wise F-measure of the notes that basic-pitch hears in the original and in what came back.
+- **note-F**: frame-wise F-measure of the notes that basic-pitch hears in the original and in what came back. It knows semitones of
+  concert pitch alone, and a third of the scores are not tuned to it, by up to 50 cents. So it is told how a score is tuned: both sounds are
+  resampled to concert pitch before it hears them. **untuned note-F**: without that. How recordings are tuned is not known.
 - **rough**: energy of 20-150 Hz modulation against the original's; + is buzz. **hop**: the line at the hop rate (86.13 Hz) and its double
   against their surroundings, against the original's. **edge**: spectral flux at block seams over that elsewhere, against the original's.
 - **Steady tones**: ten partials falling by 6 dB per octave, judged over 1.5 s after a 1.5 s attack. Off pitch is the mean over partials,

@@ -45,6 +45,7 @@ class Score:
     parts: tuple[Part, ...]
     rows: Rows  # (parts, T, ROW)
     kept: tuple[int, ...]  # the parts whose audio is kept
+    tuning_cents: float  # against concert pitch; that of all parts, guitars a little off it
     folder: Path
 
     @classmethod
@@ -52,7 +53,8 @@ class Score:
         """`path` is that of the .json file."""
         facts = json.loads(path.read_text())
         rows = np.load(path.with_suffix(".npy"), mmap_mode="r")
-        return cls(path.stem, tuple(Part(**part) for part in facts["parts"]), rows, tuple(facts["kept"]), path.parent)
+        parts = tuple(Part(**part) for part in facts["parts"])
+        return cls(path.stem, parts, rows, tuple(facts["kept"]), facts["tuning_cents"], path.parent)
 
     @property
     def latents(self) -> int:
@@ -81,10 +83,11 @@ def open_scores(folder: Path, split: str) -> list[Score]:
     return [Score.open(path) for path in sorted(folder.glob(f"{split}[0-9]*.json"))]
 
 
-def write_score(folder: Path, name: str, parts: list[Part], rows: Rows, audio: dict[int, Samples]) -> None:
+def write_score(folder: Path, name: str, parts: list[Part], tuning_cents: float, rows: Rows, audio: dict[int, Samples]) -> None:
     """The .json file comes last: a score without it was never finished."""
     np.save(folder / f"{name}.npy", rows)
     np.save(folder / f"{name}.audio.npy", (np.stack(list(audio.values())) * 32767).astype(np.int16))
     scratch = folder / f"{name}.part"
-    scratch.write_text(json.dumps({"parts": [asdict(part) for part in parts], "kept": list(audio)}))
+    facts = {"parts": [asdict(part) for part in parts], "tuning_cents": tuning_cents, "kept": list(audio)}
+    scratch.write_text(json.dumps(facts))
     os.replace(scratch, folder / f"{name}.json")

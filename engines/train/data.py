@@ -228,7 +228,7 @@ def render_score(split: Split, index: int, folder: Path) -> str:
         rows.append(features.of(played))
         if i in kept:
             audio[i] = played[: int(AUDIO_SECONDS.get(split.name, split.seconds) * codec.SAMPLE_RATE)]
-    write_score(folder, name, parts, np.stack(rows), audio)
+    write_score(folder, name, parts, tuning_cents, np.stack(rows), audio)
     return name
 
 

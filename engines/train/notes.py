@@ -73,9 +73,13 @@ class NoteDetector:
     def open(cls) -> NoteDetector:
         return cls(model_path())
 
-    def notes(self, audio: NDArray[np.float32], rate_hz: int) -> Activations:
-        """(N,) mono samples -> activations in 0..1, (F, 88)."""
-        resampled = soxr.resample(np.asarray(audio, np.float32), rate_hz, RATE_HZ)
+    def notes(self, audio: NDArray[np.float32], rate_hz: float, tuning_cents: float = 0.0) -> Activations:
+        """(N,) mono samples -> activations in 0..1, (F, 88).
+
+        The model knows semitones of concert pitch, and wavers between two of them where music lies between: what is known to be tuned
+        elsewhere is heard as fast or slow as puts it there, so that F counts frames of that time.
+        """
+        resampled = soxr.resample(np.asarray(audio, np.float32), rate_hz * 2 ** (-tuning_cents / 1200), RATE_HZ)
         pieces = [self.session.run([NOTES], {INPUT: row[None]})[0][0] for row in windows(resampled)]
         kept = np.concatenate([piece[OVERLAP // 2 : -(OVERLAP // 2)] for piece in pieces])
         return np.asarray(kept[: len(resampled) * (RATE_HZ // HOP_FRAMES) // RATE_HZ], np.float32)

@@ -17,6 +17,7 @@ from engines.backend import Array, BlockRunner, Graph
 from engines.bundle import Bundle
 from engines.engine import EngineControls
 from engines.lmdm.config import Regime
+from engines.lmdm.sampler import Solver
 from engines.lmdm.stream import StreamingEngine
 from engines.ort import OrtBackend, OrtGraph
 from tests.engines.conftest import Packed
@@ -78,13 +79,14 @@ def assert_same(ours: StreamingEngine, theirs: StreamingEngine) -> None:
     assert np.array_equal(ours.state.cache.bias, theirs.state.cache.bias)
 
 
-@pytest.mark.parametrize(("guidance", "facts"), [(1.0, {}), (3.0, {}), (1.0, {"ping_pong": True})], ids=["plain", "guided", "ping-pong"])
+@pytest.mark.parametrize("guidance", [1.0, 3.0], ids=["plain", "guided"])
+@pytest.mark.parametrize("solver", list(Solver), ids=lambda solver: solver.value)
 @pytest.mark.parametrize("regime", list(Regime), ids=lambda regime: regime.value)
 def test_a_whole_block_is_the_same_as_step_by_step(
-    packed: Packed, kernels: ctypes.CDLL, regime: Regime, guidance: float, facts: dict[str, Any]
+    packed: Packed, kernels: ctypes.CDLL, regime: Regime, solver: Solver, guidance: float
 ) -> None:
     """Blocks, a jam, a prefill, other words, other steps, a restore and a reset: the device's copy of the context follows all of it."""
-    plain, whole = pair(packed(regime, guidance)[0], kernels, **facts)
+    plain, whole = pair(packed(regime, guidance)[0], kernels, solver=solver)
     blocks = guitar(12, plain.spec.block_frames)
     wishes = [EngineControls(prompt=prompt, steps=steps) for prompt, steps in ((0, 0), (0, 0), (1, 0), (1, 1), (0, 5))]
     wishes.append(EngineControls(jam=True))

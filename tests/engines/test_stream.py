@@ -16,6 +16,7 @@ from engines.engine import EngineControls
 from engines.lmdm import sampler, sketch
 from engines.lmdm.config import SKETCH_CHANNELS, Regime
 from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
+from engines.lmdm.sampler import Solver
 from engines.lmdm.stream import StreamingEngine, soften, stray
 from engines.ort import OrtBackend
 from engines.prompts import StoredPrompt, write_prompt
@@ -41,17 +42,20 @@ def test_every_graph_output_is_within_1e_4_of_torch(packed: Packed, regime: Regi
             assert difference <= 1e-4 or output == "phase_next", f"{graph}.{output}: {difference:.1e}"
 
 
-WAYS = {"plain": (1.0, False, False), "guided": (3.0, False, False), "guided jam": (3.0, False, True), "ping-pong": (1.0, True, False)}
+WAYS = {
+    "plain": (1.0, Solver.EULER, False), "guided": (3.0, Solver.EULER, False), "guided jam": (3.0, Solver.EULER, True),
+    "multistep": (3.0, Solver.MULTISTEP, False), "ping-pong": (1.0, Solver.PING_PONG, False),
+}  # fmt: skip
 
 
 @REGIMES
-@pytest.mark.parametrize(("guidance", "ping_pong", "jam"), list(WAYS.values()), ids=list(WAYS))
+@pytest.mark.parametrize(("guidance", "solver", "jam"), list(WAYS.values()), ids=list(WAYS))
 @torch.no_grad()
-def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: float, ping_pong: bool, jam: bool) -> None:
+def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: float, solver: Solver, jam: bool) -> None:
     """Eight blocks through the exported graphs give the latents of the torch rollout that training uses."""
     bundle, model, _ = packed(regime, guidance)
     engine = StreamingEngine(bundle, OrtBackend())
-    engine.facts = replace(engine.facts, ping_pong=ping_pong)
+    engine.facts = replace(engine.facts, solver=solver)
     engine.reset(11)
     made, heard, sketches = [], [], []
     for block in guitar(8, engine.spec.block_frames):
@@ -66,7 +70,7 @@ def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: floa
     partner = torch.cat([here / (3 if jam else 1), torch.cat(heard, 1)], 2)  # in a jam it was played two blocks before
     states, pooled = (torch.tensor(engine.weights.array(f"prompt/1/{part}")).float() for part in ("states", "pooled"))
     conditions = Conditions(states, pooled, sketch_rows, partner)
-    sampling = Sampling(sampler.schedule(3, sampler.Spacing.EVEN), ping_pong, guidance)
+    sampling = Sampling(sampler.schedule(3, sampler.Spacing.EVEN), solver, guidance)
     expected = rollout(model, conditions, 8, sampling, seeded_noise(11, 1, model)).numpy()
     tolerance = max(1e-3, 1e-5 * float(np.abs(expected).max()))  # random weights make hundreds, and guidance lets what rounds off grow
     np.testing.assert_allclose(np.concatenate(made, 1), expected, atol=tolerance, rtol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from engines.lmdm import sampler, visibility
 from engines.lmdm.config import Regime
 from engines.lmdm.model import LMDM
 from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
-from engines.lmdm.sampler import Spacing
+from engines.lmdm.sampler import Solver, Spacing
 
 TOLERANCE = 1e-5
 BLOCKS = 50
@@ -61,7 +62,7 @@ def test_cached_equals_uncached_over_50_blocks(model: LMDM) -> None:
     for block in range(BLOCKS):
         x = noise(block, 0)
         for t, t_next in pairwise(times):
-            x = sampler.euler(x, uncached_velocity(model, told, made, x, block, t), t, t_next)
+            x = x - (t - t_next) * uncached_velocity(model, told, made, x, block, t)
         made = torch.cat([made, x], 1)
     torch.testing.assert_close(made, cached, atol=TOLERANCE, rtol=TOLERANCE)
 
@@ -141,13 +142,37 @@ def test_schedule_ends_are_exact(steps: int, spacing: Spacing) -> None:
 def test_samplers_recover_the_clean_latents_from_a_true_velocity(spacing: Spacing) -> None:
     torch.manual_seed(0)
     clean, noise = torch.randn(2, 8), torch.randn(2, 8)
-    for steps in (1, 3):
-        for ping_pong in (False, True):
-            x = noise
-            for t, t_next in pairwise(sampler.schedule(steps, spacing)):
+    for count in (1, 3):
+        for solver in Solver:
+            x, before, times = noise, None, sampler.schedule(count, spacing)
+            for t, step in zip(times, sampler.steps(times, solver), strict=False):
                 v = (x - clean) / t
-                x = sampler.ping_pong(x, v, t, t_next, noise) if ping_pong else sampler.euler(x, v, t, t_next)
+                x, before = step(x, v, before, noise), v
             torch.testing.assert_close(x, clean, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("solver", "order"), [(Solver.EULER, 1), (Solver.MULTISTEP, 2)])
+def test_half_as_long_steps_are_off_by_a_power_of_two(solver: Solver, order: int) -> None:
+    """dx / dt = x, from 1 back to 0: exp(-1). Twice the steps divide the error by 2 to the power of the solver's order."""
+    errors = []
+    for count in (20, 40):
+        x, before, times = 1.0, None, sampler.schedule(count, Spacing.EVEN)
+        for step in sampler.steps(times, solver):
+            x, before = step(x, x, before, None), x
+        errors.append(abs(x - math.exp(-1)))
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.1)
+
+
+@pytest.mark.parametrize("solver", list(Solver))
+def test_a_mix_of_both_ways_is_a_guided_step(solver: Solver) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, v, v_null, before, before_null, noise = torch.randn(6, 5, generator=draw)
+    for step in sampler.steps(sampler.schedule(3, Spacing.LOG_SNR), solver):
+        mixed = x
+        for weights, ways in zip(step.mixes(2.5), ((v, v_null), (before, before_null)), strict=False):
+            mixed = sum(weight * part for weight, part in zip(weights, (mixed, *ways, noise), strict=True))
+        led = step(x, sampler.guide(v, v_null, 2.5), sampler.guide(before, before_null, 2.5), noise)
+        torch.testing.assert_close(mixed, led, atol=1e-6, rtol=0)
 
 
 def test_guidance_of_one_is_none() -> None:

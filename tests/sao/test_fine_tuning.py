@@ -78,7 +78,7 @@ def _corpus(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("train0000", "val0000"):
         rows = rng.random((len(parts), 150, ROW)).astype(np.float16)
         audio = {i: rng.normal(0, 0.1, 140 * 2048 + 5).astype(np.float32) for i in range(len(parts))}
-        write_score(folder, name, parts, rows, audio)
+        write_score(folder, name, parts, 0.0, rows, audio)
         encode_score(load_codec(wide), Score.open(folder / f"{name}.json"), torch.device("cpu"))
     write_prompts(folder, Conditioner(wide, wide.parent))
     return folder

@@ -17,7 +17,7 @@ from engines.lmdm import sampler
 from engines.lmdm.config import PRESETS, Regime
 from engines.lmdm.model import LMDM
 from engines.lmdm.rollout import Conditions, Context, Sampling, denoise_block, rollout, seeded_noise, velocity
-from engines.lmdm.sampler import Spacing
+from engines.lmdm.sampler import Solver, Spacing
 from engines.train import arc, checkpoint
 from engines.train.arc import Corpus, Recipe, Stage, Trainer, play
 from engines.train.discriminator import Discriminator
@@ -66,7 +66,7 @@ def played(model: LMDM, example: Example, past: int = 2) -> Tensor:
 @torch.no_grad()
 def test_a_rollout_is_a_stream(model: LMDM, example: Example, count: int) -> None:
     noise = seeded_noise(1, 4, model)
-    streamed = rollout(model, example.told, 6, Sampling(sampler.schedule(count, Spacing.LOG_SNR), ping_pong=True), noise)
+    streamed = rollout(model, example.told, 6, Sampling(sampler.schedule(count, Spacing.LOG_SNR), solver=Solver.PING_PONG), noise)
     assert torch.equal(play(model, example.told, example.past[:, :0], [count] * 6, noise), streamed)
 
 
@@ -79,7 +79,7 @@ def test_every_block_uses_the_schedule_of_its_own_step_count(model: LMDM, exampl
             x = example.past[:, block * N : (block + 1) * N]
         else:
             times = sampler.schedule(COUNTS[block - 2], Spacing.LOG_SNR)
-            x = denoise_block(model, example.told, context, block, Sampling(times, ping_pong=True), noise)
+            x = denoise_block(model, example.told, context, block, Sampling(times, solver=Solver.PING_PONG), noise)
             made.append(x)
         context.commit(x, example.told.block(model, block)[1], block)
     assert torch.equal(played(model, example), torch.cat(made, 1))
@@ -122,7 +122,7 @@ def test_gradient_is_that_of_each_last_step(model: LMDM, example: Example) -> No
             x = example.past[:, block * N : (block + 1) * N]
             if block >= 2:
                 times = sampler.schedule(COUNTS[block - 2], Spacing.LOG_SNR)
-                before_last = denoise_block(model, example.told, context, block, Sampling(times[:-1], ping_pong=True), noise)
+                before_last = denoise_block(model, example.told, context, block, Sampling(times[:-1], solver=Solver.PING_PONG), noise)
                 x = before_last - times[-2] * velocity(model, example.told, context, block, before_last, times[-2])
         if block >= 2:
             v = velocity(model, example.told, context, block, before_last, times[-2])
@@ -352,7 +352,7 @@ def pretrained(toy: Toy, steps: int) -> LMDM:
 def one_step_error(model: LMDM, toy: Toy) -> float:
     """Mean squared distance of a one-step rollout from what was recorded, on music that was not trained on."""
     far = toy.example(10_000, 12)
-    made = rollout(model, far.told, 12, Sampling(sampler.schedule(1, Spacing.LOG_SNR), ping_pong=True), seeded_noise(5, 4, model))
+    made = rollout(model, far.told, 12, Sampling(sampler.schedule(1, Spacing.LOG_SNR), solver=Solver.PING_PONG), seeded_noise(5, 4, model))
     return float((made - far.real).pow(2).mean())
 
 

@@ -46,7 +46,7 @@ def write_scores(folder: Path, split: str, seeds: range, others: Iterable[int] =
     for index, seed in enumerate(seeds):
         cast = [*(Part("guitar", p, "none") for p in list(GUITARS)[:2]), *(Part(role, p, "none") for p in others)]
         audio = {i: part(one.program, seed, frames) for i, one in enumerate(cast)}
-        write_score(folder, f"{split}{index:04d}", cast, np.stack([features.of(a) for a in audio.values()]), audio)
+        write_score(folder, f"{split}{index:04d}", cast, 0.0, np.stack([features.of(a) for a in audio.values()]), audio)
 
 
 @pytest.fixture(scope="module")

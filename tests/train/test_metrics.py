@@ -58,6 +58,16 @@ class TestNotes:
         assert len(heard) == 3 * 86
         assert heard[40:-40].mean(0).argmax() == pitch - 21
 
+    @pytest.mark.parametrize("cents", [-40.0, 40.0])
+    def test_a_note_beside_concert_pitch_is_one_when_that_is_known(self, detector: notes.NoteDetector, cents: float) -> None:
+        """As strong as in tune, in frames that are as much shorter or longer."""
+        in_tune = detector.notes(tone(220, 3.0), RATE_HZ)[40:-40, 57 - 21].mean()
+        beside = tone(220 * 2 ** (cents / 1200), 3.0)
+        told, untold = (detector.notes(beside, RATE_HZ, known)[40:-40, 57 - 21].mean() for known in (cents, 0.0))
+        assert told == pytest.approx(in_tune, abs=0.005)
+        assert untold != pytest.approx(in_tune, abs=0.005)
+        assert len(detector.notes(beside, RATE_HZ, cents)) == pytest.approx(3 * 86 * 2 ** (cents / 1200), abs=2)
+
     def test_notes_are_written_down(self) -> None:
         """Each as long as it sounds; a short pause is bridged, and what is too short is no note."""
         heard = np.zeros((200, notes.PITCHES), np.float32)

@@ -28,7 +28,7 @@ def rows() -> torch.Tensor:
 def _pairs() -> Pairs:
     parts = (Part("guitar", 27, "fluid"), Part("target", 48, "fluid"))
     stored = torch.cat([rows(), rows()]).numpy().astype(np.float16)
-    return Pairs([Score("one", parts, stored, (), Path("nowhere"))], codec.Encoder(), repeat_share=1.0)
+    return Pairs([Score("one", parts, stored, (), 0.0, Path("nowhere"))], codec.Encoder(), repeat_share=1.0)
 
 
 def power(some: torch.Tensor) -> torch.Tensor:
