@@ -8,7 +8,7 @@ Shapes: B batch, T latent, n block, S sketch channel, C latent channel. Runs in:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,23 +37,17 @@ class Drops:
 
 @dataclass
 class Packed:
-    """One training example, ready for LMDM.forward. Clean latents are the beginning of the window (Q of its T), targets its end (R)."""
+    """One training example, ready for LMDM.forward. Clean latents are the beginning of the window, targets (R of its T) its end."""
 
-    clean: Tensor  # (B, Q, C)
-    clean_partner: Tensor  # (B, Q, 1 + C)
+    clean: Tensor  # (B, .., C)
     noisy: Tensor  # (B, R, C)
     velocity: Tensor  # (B, R, C)
     times: Tensor  # (B, n)
     sketch: Tensor  # (B, R, 1 + S)
-    partner: Tensor  # (B, R, 1 + C)
+    partner: Tensor  # (B, T, 1 + C), of clean and target tokens alike
     states: Tensor
     pooled: Tensor
     bias: Tensor
-
-    def unguided(self) -> Packed:
-        """What guidance steers away from, as `rollout.Conditions.unguided` has it: the context knows what it knew."""
-        partner = self.partner * (self.sketch[..., :1] > 0)
-        return replace(self, states=torch.zeros_like(self.states), pooled=torch.zeros_like(self.pooled), partner=partner)
 
 
 def present(rows: Tensor, presence: Tensor) -> Tensor:
@@ -115,15 +109,14 @@ def pack(batch: Batch, drops: Drops, seen: Pass, per_block: int, rng: torch.Gene
     """Noise, drop and mask a batch. For plain regression there is no noise: the target is to be told from what is known at once."""
     count = len(batch.target)
     clean, told = context(batch, drops, seen.blocks, per_block, rng), Told.draw(batch, drops, per_block, rng)
-    past, rows = slice(seen.clean * per_block), slice(-seen.targets * per_block, None)
+    rows = slice(-seen.targets * per_block, None)
     target = batch.target[:, rows]
     times = torch.ones(count, seen.targets) if regression else noise_levels(rng, (count, seen.targets))
     noise = torch.zeros_like(target) if regression else torch.randn(target.shape, generator=rng)
     t = times.repeat_interleave(per_block, 1)[..., None]
     worded = (torch.rand(count, generator=rng) >= drops.text).float()
     return Packed(
-        clean[:, past], told.partner[:, past],
-        (1 - t) * target + t * noise, noise - target, times, told.sketch[:, rows], told.partner[:, rows],
+        clean[:, : seen.clean * per_block], (1 - t) * target + t * noise, noise - target, times, told.sketch[:, rows], told.partner,
         batch.states * worded[:, None, None], batch.pooled * worded[:, None],
         hidden(count, drops, seen, per_block, rng),
     )

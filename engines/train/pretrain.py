@@ -78,37 +78,15 @@ def played(model: LMDM, batch: Batch, recipe: Recipe, seed: int, world: World) -
     return replace(batch, own=own.float().cpu())
 
 
-def velocity_of(model: LMDM, packed: Packed, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """What the model says of all target latents (B, R, C)."""
+def loss_of(model: LMDM, packed: Packed, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean squared velocity error over all target latents."""
     count, blocks = packed.times.shape
     pooled = packed.pooled.repeat_interleave(blocks, 0)
     told = model.global_tokens(packed.times.reshape(-1), pooled).unflatten(0, (count, blocks))
-    targets = model.target_tokens(packed.noisy, packed.sketch, packed.partner)
-    clean = model.clean_tokens(packed.clean, packed.clean_partner)
+    targets = model.target_tokens(packed.noisy, packed.sketch, packed.partner[:, -packed.noisy.shape[1] :])
+    clean = model.clean_tokens(packed.clean, packed.partner[:, : packed.clean.shape[1]])
     v, _ = model(clean, packed.noisy, targets, told, rotation, packed.bias, None, model.text(packed.states))
-    return v.float()
-
-
-def loss_of(model: LMDM, packed: Packed, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean squared velocity error over all target latents."""
-    return (velocity_of(model, packed, rotation) - packed.velocity).pow(2).mean()
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A model with guidance, of whom another learns to say the same at once: its step then asks for one velocity in place of two.
-
-    Source: Meng et al., On Distillation of Guided Diffusion Models (arXiv 2210.03142), first stage, at one scale.
-    """
-
-    model: LMDM
-    guidance: float
-
-    @torch.no_grad()
-    def teach(self, packed: Packed, rotation: tuple[Tensor, Tensor]) -> Packed:
-        """The same example with the guided velocity in place of the recorded one."""
-        v, v_null = (velocity_of(self.model, known, rotation) for known in (packed, packed.unguided()))
-        return replace(packed, velocity=sampler.guide(v, v_null, self.guidance))
+    return (v.float() - packed.velocity).pow(2).mean()
 
 
 @torch.no_grad()
@@ -137,11 +115,8 @@ def validate(model: LMDM, pairs: Pairs, blocks: int = 40, steps: int = 4) -> dic
 class Trainer:
     """Model, average, optimiser and where the run stands."""
 
-    def __init__(
-        self, model: LMDM, recipe: Recipe, pairs: Pairs | Imagined, out: Path, world: World = ALONE, teacher: Teacher | None = None
-    ) -> None:
+    def __init__(self, model: LMDM, recipe: Recipe, pairs: Pairs | Imagined, out: Path, world: World = ALONE) -> None:
         self.model, self.recipe, self.pairs, self.out, self.world = model.to(world.device), recipe, pairs, out, world
-        self.teacher = teacher
         world.same_start(model)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
         decay = [p for p in model.parameters() if p.ndim > 1]
@@ -171,11 +146,9 @@ class Trainer:
         if self.step >= recipe.own_from and np.random.default_rng([recipe.seed, draw, 1]).random() < recipe.own_context:
             batch = played(self.model, batch, recipe, draw, self.world)
         chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + draw)
-        packed = self.world.here(pack(batch, recipe.drops, self.seen, per_block, chance, recipe.regression))
+        packed = pack(batch, recipe.drops, self.seen, per_block, chance, recipe.regression)
         with self.world.autocast():
-            if self.teacher:
-                packed = self.teacher.teach(packed, self.rotation)
-            return loss_of(self.model, packed, self.rotation)
+            return loss_of(self.model, self.world.here(packed), self.rotation)
 
     def train_step(self) -> float:
         recipe, step, world = self.recipe, self.step, self.world
@@ -241,10 +214,6 @@ def start(args: argparse.Namespace) -> LMDM:
     return model
 
 
-def teacher_of(args: argparse.Namespace, world: World) -> Teacher | None:
-    return Teacher(checkpoint.load_model(args.guided_by).to(world.device), args.guidance) if args.guided_by else None
-
-
 def corpora(args: argparse.Namespace) -> tuple[Pairs, Pairs]:
     """Pairs to train on and pairs held out, as the model's codec hears them."""
     if args.init_from:
@@ -262,8 +231,6 @@ def main() -> None:
     parser.add_argument("--preset", choices=tuple(PRESETS), default="reference")
     parser.add_argument("--init-from", type=Path, metavar="CHECKPOINT", help="fine-tune Stable Audio Open Small; sizes are its own")
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="begin with the weights of another run of this program")
-    parser.add_argument("--guided-by", type=Path, metavar="CHECKPOINT", help="learn what another run says with guidance, not the record")
-    parser.add_argument("--guidance", type=float, default=1.75, help="of that (default: %(default)s)")
     parser.add_argument("--regime", choices=[regime.value for regime in Regime], default=Regime.BLOCK_CAUSAL.value)
     parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--batch", type=int, default=8, help="windows per batch")
@@ -286,19 +253,19 @@ def train(args: argparse.Namespace) -> None:
     rate = args.learning_rate or (FINE_TUNING_RATE if args.init_from else Recipe.learning_rate)
     own_context = 0.0 if args.init_from else args.own_context  # a corpus of latents has no such contexts
     own_from = 0 if args.start_from else Recipe.own_from
-    model, teacher = start(args), teacher_of(args, world)
+    model = start(args)
     recipe = Recipe(
         args.steps, args.batch, learning_rate=rate, cool_down=args.cool_down, regression=args.regression, own_context=own_context,
         own_from=own_from,
     )  # fmt: skip
     facts = {"parameters": sum(p.numel() for p in model.parameters())}
     if args.dry_run:
-        trainer = Trainer(model, recipe, Imagined(model.config), args.out, world, teacher)
+        trainer = Trainer(model, recipe, Imagined(model.config), args.out, world)
         cost = distributed.dry_run(world, trainer.train_step, recipe.steps, recipe.batch * recipe.blocks * model.config.block_latents)
         world.say({**facts, **cost})
     else:
         pairs, held_out = corpora(args)
-        trainer = Trainer(model, recipe, pairs, args.out, world, teacher)
+        trainer = Trainer(model, recipe, pairs, args.out, world)
         trainer.resume()
         world.say({**facts, "scores": len(pairs.scores), "from step": trainer.step})
         run(trainer, held_out, args.every)
