@@ -1,6 +1,7 @@
 """Samplers as pure functions of arrays: training, offline rendering and streaming call these, with torch or numpy alike.
 
-Rectified flow: x_t = (1 - t) x0 + t noise, v = noise - x0. Source: arXiv 2605.22717 (schedule and ping-pong sampling).
+Rectified flow: x_t = (1 - t) x0 + t noise, v = noise - x0. Sources: arXiv 2605.22717 (schedule and ping-pong
+sampling); Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, chapter III (the multistep method).
 """
 
 from __future__ import annotations

@@ -43,15 +43,15 @@ class Plan:
     instruments: tuple[int, ...] = tuple(TARGETS)
     real_seconds: float = 20.0
     real_instruments: int = 4  # per recording; they take turns
-    real_takes: int = 3  # of each of these, with other noise
     drift_minutes: int = 10
     drift_instruments: tuple[int, ...] = (48, 11)  # one that holds its notes, one that lets them ring
     silence_seconds: float = 20.0
+    takes: int = 3  # of real guitars and of long rollouts, with other noise
 
 
 QUICK = Plan(
-    scores=2, seconds=10.0, instruments=tuple(TARGETS)[:4], real_seconds=8.0, real_instruments=1, real_takes=1,
-    drift_minutes=2, drift_instruments=(48,), silence_seconds=8.0,
+    scores=2, seconds=10.0, instruments=tuple(TARGETS)[:4], real_seconds=8.0, real_instruments=1,
+    drift_minutes=2, drift_instruments=(48,), silence_seconds=8.0, takes=1,
 )
 
 
@@ -131,8 +131,7 @@ class Evaluator:
         ]
         for clip, program, prompt in track(work, description="real guitar"):
             played = self.ears.hear(clip.audio)
-            takes = [replace(self.player, seed=self.player.seed + take) for take in range(self.plan.real_takes)]
-            answers = [("engine", take.answer(clip.audio, prompt)) for take in takes]
+            answers = [("engine", take.answer(clip.audio, prompt)) for take in self._takes()]
             answers += [(TRANSCRIBED, audio) for audio in self._transcribed(clip.audio, played, program)]
             for system, heard in ((system, self.ears.hear(audio)) for system, audio in answers):
                 self.result.rows.append(Row(
@@ -140,6 +139,10 @@ class Evaluator:
                     note_player=self.ears.follows(played, heard), note_target=np.nan,
                     timbre=self.ears.timbre(heard.mel, program, played.mel), mel_db=np.nan,
                 ))
+
+    def _takes(self) -> list[Player]:
+        """They differ in their noise only."""
+        return [replace(self.player, seed=self.player.seed + take) for take in range(self.plan.takes)]
 
     @staticmethod
     def _transcribed(audio: Samples, played: Heard, program: int) -> list[Samples]:
@@ -156,8 +159,10 @@ class Evaluator:
         wanted = [program for program in self.plan.drift_instruments if program in prompts]
         for program in track(wanted, description=f"{self.plan.drift_minutes} minutes"):
             played, truth = (np.resize(a, seconds * clips.SAMPLE_RATE) for a in (score.inputs[score.guitar(0)], score.targets[program]))
-            made = self.ears.judge.log_mel(self.player.answer(played, prompts[program]))
-            self.result.drift[name_of(program)] = metrics.minutes(made, self.ears.judge.log_mel(truth))
+            wanted_mel = self.ears.judge.log_mel(truth)
+            answers = (take.answer(played, prompts[program]) for take in self._takes())
+            takes = [metrics.minutes(self.ears.judge.log_mel(made), wanted_mel) for made in answers]
+            self.result.drift[name_of(program)] = metrics.mean_take(takes)
 
     def silence(self, data: Path) -> None:
         """Nothing in: nothing out, from the start and after having played."""

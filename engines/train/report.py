@@ -219,8 +219,8 @@ def cost(result: Evaluation) -> str:
 METHOD = """\
 - **note-F**: frame-wise F-measure of the notes that basic-pitch hears (activation > 0.4), after the delay is taken off. Against the
   player it says how well the engine follows; the true target's own value is the ceiling, because other instruments ring otherwise.
-- **Real guitar**: means of takes (three, or one with `--quick`) that differ in their noise only: with so few recordings one take's timbre
-  may be off by 3 points.
+- **Real guitar** and **drift**: means of takes (three, or one with `--quick`) that differ in their noise only: with so few recordings one
+  take's timbre may be off by 3 points, and a straight line through the minutes of one take slopes by chance.
 - **transcribed**: of a real guitar nobody knows the true target. Here each note that basic-pitch hears of it is played by the
   instrument's soundfont, from where it is heard to where it ends: what an answer could reach that follows without a mistake.
 - **timbre**: a small classifier on one-second windows of codec latents, trained on true renderings of the training scores only; all

@@ -132,7 +132,7 @@ def test_a_shown_certificate_and_a_tampered_one(
 
 @pytest.mark.system
 def test_an_engine_that_is_too_slow_fails(tmp_path: Path) -> None:
-    """The shipped engine at four times its steps, with a budget that leaves a millisecond."""
+    """The shipped engine at its most steps, with a budget that leaves a millisecond."""
     config = parse_config(configured(tmp_path, "[engine]\nsteps = 16\nbudget_ms = 24.2").read_text(), "test")
     said: list[Line] = []
     found = certify(SoakJob(config, "reference", 3 / 60, LOADS["none"], folder=tmp_path), lambda seconds, rows: None, said.append)

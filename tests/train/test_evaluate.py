@@ -23,7 +23,7 @@ from engines.train.data import BANKS, TRAINED_BANKS, Features  # noqa: E402
 from engines.train.instruments import COMPANIONS, GUITARS, TARGETS, name_of  # noqa: E402
 
 PLAN = evaluate.Plan(
-    scores=2, seconds=3.0, instruments=tuple(TARGETS)[:2], real_seconds=2.0, real_instruments=1, real_takes=2,
+    scores=2, seconds=3.0, instruments=tuple(TARGETS)[:2], real_seconds=2.0, real_instruments=1, takes=2,
     drift_minutes=2, drift_instruments=(48,), silence_seconds=2.0,
 )
 FRAMES = 96 * codec.LATENT_FRAMES

@@ -166,6 +166,7 @@ def test_a_model_that_its_graphs_do_not_fit_is_refused(tmp_path: Path) -> None:
         "with other inputs": {"model": {**head["model"], "config": {**head["model"]["config"], "context_blocks": 60_000}}},
         "sizes that make no sense": {"model": {**head["model"], "config": {**head["model"]["config"], "width": 1 << 40}}},
         "lists a prompt 48": {"engine": {**head["engine"], "prompts": [*head["engine"]["prompts"], "kazoo"]}},
+        "in a way that is unknown": {"model": {**head["model"], "solver": "kazoo"}},
         "'encode'": {"model": {**head["model"], "history_frames": 1 << 20}},
     }
     for says, change in wrong.items():
