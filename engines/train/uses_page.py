@@ -110,9 +110,9 @@ METHOD = """\
   known to the block being made; a pedal plays at -1.
 - **Rollouts**: 30 seconds over and over: frozen after the first 30, when the last 15 blocks that were heard go round; or the answer fed
   back at 70 %, two blocks late, as a pedal does. The first 30 seconds are not counted. *Error* is log-mel distance from the true
-  target: of what went round, while frozen; with all its echoes, with repeats. Drift as in evaluation.md, of the mean minute of takes (nine, or one
-  with `--quick`) that differ in their noise only: minutes of one take scatter so much that a straight line through ten of them slopes by
-  chance.
+  target: of what went round, while frozen; with all its echoes, with repeats. Drift as in evaluation.md, of the mean minute of takes (nine,
+  or one with `--quick`) that differ in their noise only: minutes of one take scatter so much that a straight line through ten of them
+  slopes by chance.
 """
 
 
