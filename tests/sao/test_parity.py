@@ -58,6 +58,7 @@ def _pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """The package's whole model, all weights random, and its state as a checkpoint."""
     from stable_audio_tools import create_model_from_config
 
+    torch.manual_seed(7)  # the frequencies of the noise level are no parameters; beside others float32 itself may be off by 1.2e-5
     config = configuration(embed_dim=256, num_heads=2, depth=3)  # heads of 128 channels, as in the full size
     package = create_model_from_config(copy.deepcopy(config)).eval()
     enliven(package, seed=7)
