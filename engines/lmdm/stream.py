@@ -222,7 +222,7 @@ class StreamingEngine:
         if self.config.regime is Regime.ENC_DEC:
             self._commit_pending()
         target = known.inputs(self.facts.ways)
-        if (clean := self._denoise_at_once(x, target, told, steps)) is not None:
+        if (clean := self._denoise_at_once(x, target, told, solver)) is not None:
             for _ in range(steps):
                 stamp("step")
             return clean
@@ -241,12 +241,12 @@ class StreamingEngine:
         self.state.pending, self.state.pending_partner = clean, partner
         self.state.block += 1
 
-    def _denoise_at_once(self, x: Array, target: dict[str, Array], told: Told, steps: int) -> Array | None:
+    def _denoise_at_once(self, x: Array, target: dict[str, Array], told: Told, solver: list[sampler.Step]) -> Array | None:
         """The same by the backend's own runner of blocks; None if there is none, or it can't."""
         if self.runner is None:
             return None
         cache, rows = self.state.cache, self._pending_rows()
-        job = BlockJob(x, self._passes(target, told, steps), Ring(cache.keys, cache.values, cache.edition), rows.start)
+        job = BlockJob(x, self._passes(target, told, solver), Ring(cache.keys, cache.values, cache.edition), rows.start)
         result = self.runner.denoise(job)
         if result is None:
             return None
@@ -256,7 +256,7 @@ class StreamingEngine:
             self.runner.holds(cache.edition)
         return result.clean
 
-    def _passes(self, target: dict[str, Array], told: Told, steps: int) -> tuple[Pass, ...]:
+    def _passes(self, target: dict[str, Array], told: Told, solver: list[sampler.Step]) -> tuple[Pass, ...]:
         state, cache, rows = self.state, self.state.cache, self._pending_rows()
         shape = (self.config.block_latents, self.config.latent_channels)
         step, first = {**target, **self.rotary(self._own_positions()), "cache_bias": cache.bias}, None
@@ -265,7 +265,6 @@ class StreamingEngine:
             played = {"pending": state.pending, "pending_partner": state.pending_partner}
             first = {**played, **target, **self.rotary(positions), "cache_bias": cache.bias_with(rows, HIDDEN)}
             step["cache_bias"] = cache.bias_with(rows, 0)
-        solver = sampler.steps(sampler.schedule(steps, self.facts.spacing), self.facts.solver)
         noise = [sampler.block_noise(state.seed, state.block, k + 1, shape) if one.noise else None for k, one in enumerate(solver)]
         return whole.passes(first, step, told, whole.Steps(solver, self.facts.guidance, noise))
 

@@ -9,7 +9,7 @@
 #define INDEX (__nvvm_read_ptx_sreg_ctaid_x() * __nvvm_read_ptx_sreg_ntid_x() + __nvvm_read_ptx_sreg_tid_x())
 #endif
 
-// x becomes weights . (x, v, v without words, noise), value by value: one step of the sampler, whichever it is.
+// x becomes weights . (x, v, v without words, noise), value by value: one step of the sampler, or one of two parts of it.
 kernel void mix(global float *x, global const float *v, global const float *unled, global const float *noise,
                 global const float *weights, int size) {
     int i = INDEX;

@@ -2,8 +2,9 @@
 
 A block's passes are enqueued one behind the other on one stream: the host packs one letter with all that is new (levels, positions,
 sketch, noise), sends it, and waits once, for the clean block. The context's keys and values lie on the GPU as a ring with fixed
-addresses; a plan's new rows are put into it in place. The sampler's arithmetic is a kernel of four multiplications. As addresses
-never change, a block can be captured as a CUDA graph the second time that it looks the same, and be launched as one from then on.
+addresses; a plan's new rows are put into it in place. The sampler's arithmetic is a kernel of four multiplications, once or twice a
+step. As addresses never change, a block can be captured as a CUDA graph the second time that it looks the same, and be launched as one
+from then on.
 
 Never run on a GPU so far: tested on a make-believe one. `ghostnote check --gpu` compares all of it, on a real one, with onnxruntime.
 Runs in: the worker process; imported only after `engines.tensorrt.api.use`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from engines.lmdm import sampler, sketch
 from engines.lmdm.config import SKETCH_CHANNELS, Regime
 from engines.lmdm.rollout import Conditions, Sampling, rollout, seeded_noise
 from engines.lmdm.sampler import Solver
-from engines.lmdm.stream import StreamingEngine, soften, stray
+from engines.lmdm.stream import LmdmFacts, StreamingEngine, soften, stray
 from engines.ort import OrtBackend
 from engines.prompts import StoredPrompt, write_prompt
 from tests.engines.conftest import Packed
@@ -74,6 +75,18 @@ def test_streaming_equals_rollout(packed: Packed, regime: Regime, guidance: floa
     expected = rollout(model, conditions, 8, sampling, seeded_noise(11, 1, model)).numpy()
     tolerance = max(1e-3, 1e-5 * float(np.abs(expected).max()))  # random weights make hundreds, and guidance lets what rounds off grow
     np.testing.assert_allclose(np.concatenate(made, 1), expected, atol=tolerance, rtol=1e-4)
+
+
+SAID: list[tuple[dict[str, Any], Solver]] = [
+    ({}, Solver.EULER), ({"ping_pong": False}, Solver.EULER), ({"ping_pong": True}, Solver.PING_PONG),
+    ({"solver": "multistep"}, Solver.MULTISTEP),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "solver"), SAID)
+def test_older_bundles_say_their_solver_in_another_way(packed: Packed, said: dict[str, Any], solver: Solver) -> None:
+    facts = packed(Regime.BLOCK_CAUSAL)[0].manifest.facts["model"]
+    assert LmdmFacts.of({**{name: value for name, value in facts.items() if name != "solver"}, **said}).solver is solver
 
 
 @REGIMES
