@@ -2,7 +2,7 @@
 
     python -m engines.train.codec_eval --codec build/codec.pt --data build/data --out docs/evaluation
 
-Writes codec.md and codec.json. Everything follows from the corpus; one thread. Runs in: evaluation, offline.
+Writes codec.md, codec.json and codec.png. Everything follows from the corpus; one thread. Runs in: evaluation, offline.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from engines.train.tones import Tone
 Samples = NDArray[np.float32]
 
 SECONDS = 12.0
+PICTURED, LOW_HZ, LONG_WINDOW = 3, 700, 16_384
 MEASURES = ("mel_db", "projection_db", "note_f", "untuned_note_f", "rough_db", "hop_db", "edge")
 HEADS = ("log-mel dB", "projection alone", "note-F", "untuned note-F", "rough dB", "hop dB", "edge")
 
@@ -161,10 +162,34 @@ def markdown(result: CodecEvaluation) -> str:
         ("What is asked of it", goal_table(goals(result))),
         ("By kind", kinds(result)),
         ("Steady tones", table(("pitch", "harmonic to other, dB", "off pitch, cents"), pitched)),
+        ("The sounds whose notes come back worst", "![above the originals, below what came back, up to 700 Hz](codec.png)"),
         ("Each sound", table(("sound", "kind", *HEADS), each)),
         ("How it was measured", METHOD),
     )
     return f"# The codec alone\n\n`{result.command}`\n" + "".join(f"\n## {title}\n\n{body}" for title, body in sections)
+
+
+def picture(result: CodecEvaluation, trip: codec_check.RoundTrip, data: Path, path: Path) -> None:
+    """Where low notes lie, of the sounds whose notes come back worst: the originals above, what came back below."""
+    from matplotlib.figure import Figure
+
+    worst = sorted((t.note_f, t.sound) for t in result.trips if not math.isnan(t.note_f))[:PICTURED]
+    by_name = {sound.name: sound.audio for sound in sounds(data)}
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    axes = figure.subplots(2, len(worst), squeeze=False)
+    for column, (note, name) in zip(axes.T, worst, strict=True):
+        for row, audio, title in zip(column, (by_name[name], trip(by_name[name])), (name, f"came back: note-F {note:.2f}"), strict=True):
+            extent = (0, len(audio) / codec.SAMPLE_RATE, 0, LOW_HZ)
+            row.imshow(low_db(audio), origin="lower", aspect="auto", extent=extent, vmin=-60, vmax=0, cmap="magma")
+            row.set(title=title, xlabel="seconds", ylabel="Hz")
+    figure.savefig(path, dpi=54)
+
+
+def low_db(audio: Samples) -> NDArray[np.float64]:
+    """Spectrogram (hertz up, seconds across) of windows long enough to tell low notes apart, against its own loudest place."""
+    frames = np.lib.stride_tricks.sliding_window_view(audio, LONG_WINDOW)[:: LONG_WINDOW // 8]
+    power = np.abs(np.fft.rfft(frames * np.hanning(LONG_WINDOW)))[:, : round(LOW_HZ * LONG_WINDOW / codec.SAMPLE_RATE)] ** 2
+    return np.asarray(10 * np.log10(power.T / power.max() + 1e-9))
 
 
 METHOD = """\
@@ -194,6 +219,7 @@ def main() -> None:
     facts = {**asdict(result), "goals": [asdict(goal) for goal in goals(result)]}
     (args.out / "codec.json").write_text(json.dumps(rounded(facts), indent=1) + "\n")
     (args.out / "codec.md").write_text(markdown(result))
+    picture(result, codec_check.RoundTrip.of_checkpoint(args.codec), args.data, args.out / "codec.png")
     print(goal_table(goals(result)))
 
 
