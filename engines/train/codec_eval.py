@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -162,26 +162,27 @@ def markdown(result: CodecEvaluation) -> str:
         ("What is asked of it", goal_table(goals(result))),
         ("By kind", kinds(result)),
         ("Steady tones", table(("pitch", "harmonic to other, dB", "off pitch, cents"), pitched)),
-        ("The sounds whose notes come back worst", "![above the originals, below what came back, up to 700 Hz](codec.png)"),
+        ("The sounds whose notes come back worst", "![above the originals, below what came back, up to 700 Hz](codec.png)\n"),
         ("Each sound", table(("sound", "kind", *HEADS), each)),
         ("How it was measured", METHOD),
     )
     return f"# The codec alone\n\n`{result.command}`\n" + "".join(f"\n## {title}\n\n{body}" for title, body in sections)
 
 
-def picture(result: CodecEvaluation, trip: codec_check.RoundTrip, data: Path, path: Path) -> None:
-    """Where low notes lie, of the sounds whose notes come back worst: the originals above, what came back below."""
+def worst(result: CodecEvaluation) -> list[Trip]:
+    """The sounds whose notes come back worst."""
+    return sorted((one for one in result.trips if not math.isnan(one.note_f)), key=lambda one: one.note_f)[:PICTURED]
+
+
+def picture(shown: Sequence[tuple[str, Samples]], came_back: Sequence[tuple[str, Samples]], path: Path) -> None:
+    """Where low notes lie: titled originals above, what came back of each below."""
     from matplotlib.figure import Figure
 
-    worst = sorted((t.note_f, t.sound) for t in result.trips if not math.isnan(t.note_f))[:PICTURED]
-    by_name = {sound.name: sound.audio for sound in sounds(data)}
     figure = Figure(figsize=(13, 7), layout="constrained")
-    axes = figure.subplots(2, len(worst), squeeze=False)
-    for column, (note, name) in zip(axes.T, worst, strict=True):
-        for row, audio, title in zip(column, (by_name[name], trip(by_name[name])), (name, f"came back: note-F {note:.2f}"), strict=True):
-            extent = (0, len(audio) / codec.SAMPLE_RATE, 0, LOW_HZ)
-            row.imshow(low_db(audio), origin="lower", aspect="auto", extent=extent, vmin=-60, vmax=0, cmap="magma")
-            row.set(title=title, xlabel="seconds", ylabel="Hz")
+    for axes, (title, audio) in zip(figure.subplots(2, len(shown)).flat, (*shown, *came_back), strict=True):
+        extent = (0, len(audio) / codec.SAMPLE_RATE, 0, LOW_HZ)
+        axes.imshow(low_db(audio), origin="lower", aspect="auto", extent=extent, vmin=-60, vmax=0, cmap="magma")
+        axes.set(title=title, xlabel="seconds", ylabel="Hz")
     figure.savefig(path, dpi=54)
 
 
@@ -219,7 +220,10 @@ def main() -> None:
     facts = {**asdict(result), "goals": [asdict(goal) for goal in goals(result)]}
     (args.out / "codec.json").write_text(json.dumps(rounded(facts), indent=1) + "\n")
     (args.out / "codec.md").write_text(markdown(result))
-    picture(result, codec_check.RoundTrip.of_checkpoint(args.codec), args.data, args.out / "codec.png")
+    trip, audio = codec_check.RoundTrip.of_checkpoint(args.codec), {sound.name: sound.audio for sound in sounds(args.data)}
+    shown = worst(result)
+    came_back = [(f"came back: note-F {one.note_f:.2f}", trip(audio[one.sound])) for one in shown]
+    picture([(one.sound, audio[one.sound]) for one in shown], came_back, args.out / "codec.png")
     print(goal_table(goals(result)))
 
 
