@@ -5,9 +5,9 @@ instantaneous frequency, as a 2-vector whose length is its confidence). The phas
 so a steady tone stays a tone: a feed-forward decoder given a constant latent can only answer with something periodic at the hop,
 which is a buzz. For the lower bins that is also read from the constant-Q rows, which tell a note that is held and its partials to a few
 cents; the network says how far to trust them. A peak spans several bins; if each turned at its own guess they would beat against each
-other, so the advance of a bin is the mean of its neighbourhood, weighted by power. What the last latents all did alike to their four
-frames is taken off. One Griffin-Lim turn (Griffin and Lim, 1984) over the new and three carried frames makes neighbours agree, with the
-samples already played held fixed.
+other, so the advance of a bin is the mean of its neighbourhood, weighted by power. The lowest bins, which several notes may share, are
+sums of oscillators instead (low_tones.py). What the last latents all did alike to their four frames is taken off. One Griffin-Lim turn
+(Griffin and Lim, 1984) over the new and three carried frames makes neighbours agree, with the samples already played held fixed.
 
 The output lags its latents by 1536 samples (35 ms): a sample is final when its last frame is known.
 
@@ -17,42 +17,30 @@ Shapes: B batch, T latent, F frame (4 per latent), K bin (1025), D width. Runs i
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.lmdm import sketch
 from engines.lmdm.codec import (
     HOP_FRAMES,
     LATENT_CHANNELS,
     LOW_BINS,
-    MEL_FLOOR,
     MELS,
-    SAMPLE_RATE,
     STACK,
     Encoder,
     Spectrum,
     log_of_mel,
     mel_interpolation,
-    normalise_low,
 )
 from engines.lmdm.dft import BINS, SIZE
+from engines.lmdm.low_tones import BIN_OVER_ROWS, LOG_MAGNITUDE_LIMIT, TONES, TURNED, LowPitches, LowTones, Oscillators, unit
 
 DELAY_FRAMES = SIZE - HOP_FRAMES
 CARRIED = DELAY_FRAMES // HOP_FRAMES  # frames that still touch samples not yet played
 SEAM_FRAMES = 1024
 KERNEL = 5
-LOG_MAGNITUDE_LIMIT = 7.0
-PITCH_0_HZ = 55.0  # of the lowest constant-Q bin
-TURNED, PARTIALS = 96, 16  # spectrum bins (up to 2 kHz) that constant-Q peaks and so many partials of theirs may reach
-MEL_OVER_ROWS = 446.0  # a tone's mel magnitude over that of its constant-Q row
-QUIETEST_PITCH = 1e-3  # amplitude
-LEAST_BEND = 0.8  # of the log magnitudes of a peak
-SIDELOBE = 1e-3  # power against the loudest band's
-NO_PEAK = 1e-2  # power below which what is told fades: next to nothing has no direction
 QUIETEST_POWER = 1e-12  # against the loudest bin of a frame: below it all bins weigh alike
 BESIDE = 0.65  # what a bin beside counts in the mean of a neighbourhood; at 1, two notes in adjacent bins can leave nothing of each other
 PATTERN_LATENTS, PATTERN_LIMIT = 4, 0.3  # over how many latents, and up to how many nepers, what comes again with each of them is sought
@@ -77,48 +65,6 @@ class CausalConvNeXt(nn.Module):
         return x + self.gain * self.contract(F.gelu(self.expand(self.norm(h)))), rows[:, 1 - KERNEL :]
 
 
-class LowPitches(nn.Module):
-    """What the constant-Q rows say of how fast the phase of the lower spectrum bins turns.
-
-    A spectrum bin is as wide as four semitones at 80 Hz, and a network that guesses a frequency to 1 Hz is off by 20 cents there. A
-    parabola through the three log magnitudes of a constant-Q peak gives it to 1 or 2, and the partials above it lie at its multiples;
-    a bin turns as what reaches it does. A peak that is far below the loudest mel band is a sidelobe of something else.
-
-    `forward`: normalised log constant-Q rows (B, T, 36) and log-mel (B, 4T, 128) -> phasors (B, T, 2, 96): how much more than
-    k pi / 2 bin k turns in a hop; of length 1, less where little is known, and 0 where nothing is.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        slope, shift = _parabola_corrections()
-        quarter = torch.arange(TURNED) * (math.pi / 2)
-        constants = {
-            "semitones": torch.arange(1, LOW_BINS - 1) + shift, "slope": slope,
-            "orders": torch.arange(1, 1 + PARTIALS).float(), "bins": torch.arange(TURNED).float(),
-            "cos": quarter.cos(), "sin": quarter.sin(),
-        }  # fmt: skip
-        for name, value in constants.items():
-            self.register_buffer(name, value, persistent=False)
-
-    def forward(self, rows: Tensor, mel: Tensor) -> Tensor:
-        log, heard = (log_of_mel(part).clamp(max=LOG_MAGNITUDE_LIMIT) for part in (rows, mel))
-        loudest = (torch.exp(heard) - MEL_FLOOR).unflatten(1, (-1, STACK)).amax((2, 3))[..., None]
-        offset, is_peak = _parabolas(log)
-        magnitude = (torch.exp(log[..., 1:-1]) - MEL_FLOOR) / (loudest / MEL_OVER_ROWS).clamp(min=QUIETEST_PITCH)
-        power = is_peak * (magnitude.clamp(0, 1) ** 2 - SIDELOBE).clamp(min=0)  # (B, T, 34)
-        semitones = self.semitones + self.slope * offset
-        hz = (PITCH_0_HZ * torch.exp(semitones * (math.log(2) / 12)))[..., None] * self.orders  # (B, T, 34, N)
-        away = (hz * (SIZE / SAMPLE_RATE / 2)).flatten(-2)[..., None] - self.bins / 2  # (B, T, 34 N, 96), as a share of what a bin reaches
-        reach = (1 - away * away).clamp(min=0)
-        reach = reach * reach
-        reach = reach * reach  # about the main lobe of a Hann window, as power; a power of 4 costs a runtime more than all before it
-        angle, power = (math.tau * HOP_FRAMES / SAMPLE_RATE) * hz, power[..., None] / self.orders**2
-        re, im = (((power * turn).flatten(-2)[..., None, :] @ reach)[..., 0, :] for turn in (angle.cos(), angle.sin()))
-        re, im = re * self.cos + im * self.sin, im * self.cos - re * self.sin
-        scale = torch.rsqrt((re * re + im * im).clamp(min=NO_PEAK**2))
-        return torch.stack([re * scale, im * scale], -2)
-
-
 class SpectrumNet(nn.Module):
     """Latents -> log-magnitude (B, F, 1025) and phase advance (B, F, 2, 1025). 2.4 M parameters."""
 
@@ -133,7 +79,7 @@ class SpectrumNet(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.magnitude = nn.Linear(width, BINS)
         self.advance = nn.Linear(width, 2 * BINS)
-        self.low_pitches, self.trust = LowPitches(), nn.Linear(width, TURNED)
+        self.low_tones, self.low_pitches, self.trust = LowTones(), LowPitches(), nn.Linear(width, TURNED)
         self.register_buffer("interpolation", mel_interpolation(), persistent=False)
         nn.init.zeros_(self.magnitude.weight)
         nn.init.zeros_(self.magnitude.bias)
@@ -148,7 +94,7 @@ class SpectrumNet(nn.Module):
         )
 
     def forward(self, latents: Tensor, latent_rows: Tensor, frame_rows: Tensor, magnitude_rows: Tensor) -> tuple[Tensor, ...]:
-        """Latents (B, T, 196) and histories -> log-magnitude, advance, histories."""
+        """Latents (B, T, 196) and histories -> log-magnitude, advance, hz and spectrum magnitude of low tones (B, T, 2, 34), histories."""
         mel = self.encoder.mel_of(latents)
         low = self.encoder.low_of(latents)
         h = self.enter(latents / self.encoder.deviation)
@@ -162,11 +108,12 @@ class SpectrumNet(nn.Module):
             carried[1].append(row)
         h = self.norm(h)
         magnitude = log_of_mel(mel) @ self.interpolation + self.magnitude(h).float()
-        advance = self.advance(h).float().unflatten(-1, (2, BINS))
-        low_advance = self.trust(h).float()[..., None, :] * self.low_pitches(low, mel).repeat_interleave(STACK, 1)
-        advance = advance + F.pad(low_advance, (0, BINS - TURNED))
+        tones = self.low_tones(low, mel)
+        low_advance = self.trust(h).float()[..., None, :] * self.low_pitches(tones).repeat_interleave(STACK, 1)
+        advance = self.advance(h).float().unflatten(-1, (2, BINS)) + F.pad(low_advance, (0, BINS - TURNED))
         magnitude, magnitude_rows = without_pattern(magnitude, magnitude_rows)
-        return magnitude, advance, torch.stack(carried[0]), torch.stack(carried[1]), magnitude_rows
+        sounding = torch.stack([tones.hz, BIN_OVER_ROWS * tones.loudest * torch.sqrt(tones.power.clamp(min=1e-12))], 2)
+        return magnitude, advance, sounding, torch.stack(carried[0]), torch.stack(carried[1]), magnitude_rows
 
 
 def without_pattern(log: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,38 +157,6 @@ class Neighbourhoods(nn.Module):
         return x + BESIDE * (F.pad(x[..., 1:], (0, 1)) + F.pad(x[..., :-1], (1, 0)))
 
 
-def _parabolas(log: Tensor) -> tuple[Tensor, Tensor]:
-    """Log magnitudes (..., 36) -> where between bins 1 .. 34 and their neighbours a peak would be, in semitones, and how much there is one,
-    0 to 1, both (..., 34). A peak between two bins is half of either's: what comes out moves no faster than what goes in."""
-    below, at, above = log[..., :-2], log[..., 1:-1], log[..., 2:]
-    bend = 2 * at - below - above
-    offset = 0.5 * (above - below) / bend.clamp(min=LEAST_BEND)
-    return offset.clamp(-0.75, 0.75), ((0.6 - offset.abs()) / 0.2).clamp(0, 1) * (bend / LEAST_BEND).clamp(0, 1)
-
-
-@cache
-@torch.no_grad()
-def _parabola_corrections() -> tuple[Tensor, Tensor]:
-    """Slope and shift, each (34,), by which a steady tone's parabola tells where the tone is: windows of neighbouring bins differ in
-    length, and the longest are shorter than a semitone asks for."""
-    listen, off = sketch.Sketch(), torch.linspace(-0.4, 0.4, 5, dtype=torch.float64)
-    hz = PITCH_0_HZ * 2 ** ((torch.arange(1, LOW_BINS - 1)[:, None] + off) / 12)  # (34, 5)
-    time = torch.arange(sketch.HISTORY_FRAMES + sketch.LATENT_FRAMES, dtype=torch.float64) / SAMPLE_RATE
-    tones = torch.cos(math.tau * hz.flatten()[:, None] * time).float()
-    rows = log_of_mel(normalise_low(listen.magnitudes(tones)[0]))[:, 0].unflatten(0, hz.shape)  # (34, 5, 36)
-    found = torch.stack([_parabolas(rows[bin_])[0][:, bin_] for bin_ in range(LOW_BINS - 2)]).double()
-    found_mean = found.mean(1, keepdim=True)
-    slope = ((found - found_mean) * off).sum(1) / ((found - found_mean) ** 2).sum(1)
-    return slope.float(), (-slope * found_mean[:, 0]).float()
-
-
-def _unit(re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
-    """Complex numbers brought to length 1. A floor, not a sum: runtimes take x + 1e-16 for x, and nothing has no direction. It is high
-    enough for the slope there to be a number, too."""
-    scale = torch.rsqrt((re * re + im * im).clamp(min=1e-25))
-    return re * scale, im * scale
-
-
 class DecoderState(NamedTuple):
     """What the decoder carries from block to block; the order is that of the graph's inputs and outputs."""
 
@@ -249,9 +164,13 @@ class DecoderState(NamedTuple):
     frame_rows: Tensor  # (4, 1, 4, 256)
     magnitude_rows: Tensor  # (1, 16, 1025) log magnitudes as the network gave them
     phase: Tensor  # (2, 1025) unit phasor of the last frame
+    tone_phase: Tensor  # (2, 34) and of the low tones
     played: Tensor  # (1536,) the last samples given out
     spectra: Tensor  # (2, 3, 1025) the carried frames
     magnitudes: Tensor  # (3, 1025) and the magnitudes wanted of them
+
+
+SOUNDING = slice(3, None)  # of DecoderState: what the network does not carry
 
 
 class Decoder(nn.Module):
@@ -261,7 +180,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.net, self.frames = net, latents * STACK
         self.spectrum = Spectrum()
-        self.neighbourhoods = Neighbourhoods()
+        self.neighbourhoods, self.oscillators = Neighbourhoods(), Oscillators(latents)
         overlap = torch.zeros((self.frames + 2 * CARRIED) * HOP_FRAMES)
         for t in range(self.frames + CARRIED):
             overlap[t * HOP_FRAMES : t * HOP_FRAMES + SIZE] += self.spectrum.window**2
@@ -277,6 +196,7 @@ class Decoder(nn.Module):
         return DecoderState(
             *self.net.histories(),
             torch.stack([angle.cos(), angle.sin()]),
+            torch.stack([angle.cos(), angle.sin()])[:, :TONES],
             torch.zeros(DELAY_FRAMES),
             torch.zeros(2, CARRIED, BINS),
             torch.full((CARRIED, BINS), 1e-7),
@@ -284,18 +204,25 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         old = DecoderState(*state)
-        log_magnitude, advance, latent_rows, frame_rows, magnitude_rows = self.net(
-            latents, old.latent_rows, old.frame_rows, old.magnitude_rows
-        )
-        samples, *sounding = self.sound(log_magnitude[0], advance[0], old.phase, old.played, old.spectra, old.magnitudes)
+        *said, latent_rows, frame_rows, magnitude_rows = self.net(latents, old.latent_rows, old.frame_rows, old.magnitude_rows)
+        samples, *sounding = self.sound(*(part[0] for part in said), *old[SOUNDING])
         return samples, latent_rows, frame_rows, magnitude_rows, *sounding
 
     def sound(
-        self, log_magnitude: Tensor, advance: Tensor, phase: Tensor, played: Tensor, spectra: Tensor, old_magnitudes: Tensor
+        self,
+        log_magnitude: Tensor,
+        advance: Tensor,
+        tones: Tensor,
+        phase: Tensor,
+        tone_phase: Tensor,
+        played: Tensor,
+        spectra: Tensor,
+        old_magnitudes: Tensor,
     ) -> tuple[Tensor, ...]:
-        """What the network said of a block, (F, 1025) and (F, 2, 1025), and the last four of DecoderState -> samples, these four anew."""
+        """What the network said of a block, (F, 1025), (F, 2, 1025) and (T, 2, 34), and the last of DecoderState -> samples, these anew."""
         magnitude = torch.exp(log_magnitude.clamp(max=LOG_MAGNITUDE_LIMIT)).clamp(min=1e-7)
         re, im = self._integrate(magnitude, advance, phase)
+        magnitude, re, im, tone_phase = self.oscillators(tones, magnitude, re, im, tone_phase)
         re = torch.cat([spectra[0], magnitude * re])
         im = torch.cat([spectra[1], magnitude * im])
         magnitudes = torch.cat([old_magnitudes, magnitude])
@@ -303,7 +230,8 @@ class Decoder(nn.Module):
         samples = self._seam(re, im, spectra)
         return (
             samples,
-            torch.stack(_unit(re[-1], im[-1])),
+            torch.stack(unit(re[-1], im[-1])),
+            tone_phase,
             torch.cat([played, samples])[-DELAY_FRAMES:],
             torch.stack([re[-CARRIED:], im[-CARRIED:]]),
             magnitudes[-CARRIED:],
@@ -313,13 +241,13 @@ class Decoder(nn.Module):
         """Turn the carried phase on by every frame's step and all before it: by products of 2, 4, 8 .. steps (Hillis and Steele, 1986), as
         a graph that goes from frame to frame has hundreds of nodes with next to nothing to do."""
         re, im, _ = self.neighbourhoods(magnitude, advance)
-        re, im = _unit(torch.cat([phase[0:1], re]), torch.cat([phase[1:2], im]))
+        re, im = unit(torch.cat([phase[0:1], re]), torch.cat([phase[1:2], im]))
         reach = 1
         while reach <= self.frames:
             a, b, c, d = re[reach:], im[reach:], re[:-reach], im[:-reach]
             re, im = torch.cat([re[:reach], a * c - b * d]), torch.cat([im[:reach], a * d + b * c])
             reach *= 2
-        return _unit(re[1:], im[1:])
+        return unit(re[1:], im[1:])
 
     def _overlap_add(self, re: Tensor, im: Tensor) -> Tensor:
         """Spectra (F, 1025) -> (F + 3) 512 samples, windowed and summed, not yet normalised."""

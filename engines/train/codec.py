@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engines.lmdm import codec, sketch
-from engines.lmdm.decoder import Decoder, Neighbourhoods, SpectrumNet
+from engines.lmdm.decoder import SOUNDING, Decoder, Neighbourhoods, SpectrumNet
 from engines.train import checkpoint
 from engines.train.corpus import CQT, MEL, ROW, open_scores
 
@@ -157,8 +157,9 @@ class SoundLoss:
         self.decoder, self.log_mel = Learning(net, BLOCK_LATENTS), net.encoder.log_mel
         self.windows = {size: torch.hann_window(size) for size in WINDOWS}
 
-    def __call__(self, log_magnitude: Tensor, advance: Tensor, audio: Tensor, seed: int) -> tuple[Tensor, dict[str, float]]:
-        played = torch.stack([self._play(*one, seed) for one in zip(log_magnitude, advance, strict=True)])
+    def __call__(self, said: tuple[Tensor, Tensor, Tensor], audio: Tensor, seed: int) -> tuple[Tensor, dict[str, float]]:
+        """`said`: log-magnitude, advance and tones, as the network gives them."""
+        played = torch.stack([self._play(*one, seed) for one in zip(*said, strict=True)])
         heard = slice(SOUND_FRAMES, audio.shape[1] - codec.HISTORY_FRAMES)
         made, true = played[:, heard.start + codec.HISTORY_FRAMES :][:, : heard.stop - heard.start], audio[:, heard]
         whole = made.shape[1] // codec.LATENT_FRAMES * codec.LATENT_FRAMES - codec.LATENT_FRAMES
@@ -168,10 +169,10 @@ class SoundLoss:
         parts = {"heard mel": mel, "heard log": log, "heard convergence": convergence}
         return 6 * mel + log + convergence, {name: round(float(value.detach()), 3) for name, value in parts.items()}
 
-    def _play(self, log_magnitude: Tensor, advance: Tensor, seed: int) -> Tensor:
-        """(F, 1025) and (F, 2, 1025) -> (512 F,) samples"""
-        sounding, samples = list(self.decoder.initial_state(seed)[3:]), []
-        for block in zip(log_magnitude.split(self.decoder.frames), advance.split(self.decoder.frames), strict=True):
+    def _play(self, log_magnitude: Tensor, advance: Tensor, tones: Tensor, seed: int) -> Tensor:
+        """(F, 1025), (F, 2, 1025) and (T, 2, 34) -> (512 F,) samples"""
+        sounding, samples, frames = list(self.decoder.initial_state(seed)[SOUNDING]), [], self.decoder.frames
+        for block in zip(log_magnitude.split(frames), advance.split(frames), tones.split(BLOCK_LATENTS), strict=True):
             piece, *sounding[:] = self.decoder.sound(*block, *sounding)
             samples.append(piece)
         return torch.cat(samples)
@@ -244,10 +245,10 @@ class Trainer:
         audio = self.excerpts.batch(BATCH, CLIP_FRAMES)
         latents, target = self.latents(audio)
         with torch.autocast("cpu", torch.bfloat16):
-            log_magnitude, advance, *_ = self.net(latents, *self.rows)
+            log_magnitude, advance, tones, *_ = self.net(latents, *self.rows)
         loss, parts = self.loss_of(log_magnitude, advance, target)
         if step >= (1 - self.recipe.sound) * self.recipe.steps:
-            sound_loss, more = self.sound_loss_of(log_magnitude, advance, audio, step)
+            sound_loss, more = self.sound_loss_of((log_magnitude, advance, tones), audio, step)
             loss, parts = loss + sound_loss, parts | more
         self.optimiser.zero_grad()
         loss.backward()

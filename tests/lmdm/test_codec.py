@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from engines.lmdm import codec, config, sketch
-from engines.lmdm.decoder import DELAY_FRAMES, TURNED, Decoder, DecoderState, LowPitches, Neighbourhoods, SpectrumNet, without_pattern
+from engines.lmdm.decoder import DELAY_FRAMES, Decoder, DecoderState, Neighbourhoods, SpectrumNet, without_pattern
 from engines.lmdm.dft import BINS, SIZE, RealDFT
 from engines.lmdm.listen import Listen
+from engines.lmdm.low_tones import BIN_OVER_ROWS, SOUNDED, TONES, TURNED, LowPitches, LowTones, Oscillators
 
 BLOCK = 8 * codec.LATENT_FRAMES
 
@@ -90,7 +91,7 @@ def low_pitches(audio: Tensor) -> Tensor:
     """(1, 7168 + 2048 T) samples -> how fast the phase of the lower spectrum bins turns, (T, 2, 96)."""
     rows = codec.normalise_low(sketch.Sketch().magnitudes(audio)[0])
     mel = codec.LogMel()(audio[:, sketch.HISTORY_FRAMES - codec.HISTORY_FRAMES :])
-    turns: Tensor = LowPitches()(rows, mel.unflatten(-1, (codec.STACK, -1)).flatten(1, 2))[0]
+    turns: Tensor = LowPitches()(LowTones()(rows, mel.unflatten(-1, (codec.STACK, -1)).flatten(1, 2)))[0]
     return turns
 
 
@@ -115,6 +116,45 @@ def test_where_there_is_no_low_note_nothing_is_told(hz: float) -> None:
     """Neither silence nor the sidelobes of a high note are low notes."""
     turns = low_pitches(tone(hz) if hz else torch.zeros_like(tone(1.0)))
     assert torch.equal(turns, torch.zeros(1, 2, TURNED))
+
+
+def heard(hz: Tensor, loud: Tensor, frames: int) -> Tensor:
+    """Spectra (F, 1025) of steady tones; the first is of a window whose middle is one hop after time 0."""
+    t = (torch.arange(SIZE + codec.HOP_FRAMES * (frames - 1)) - SIZE // 2 + codec.HOP_FRAMES) / codec.SAMPLE_RATE
+    wave = (loud[:, None] * torch.cos(2 * torch.pi * hz[:, None].double() * t)).sum(0)
+    return torch.complex(*codec.Spectrum()(wave.float()))
+
+
+@pytest.mark.parametrize("apart", [25.0, 33.0, 47.0])
+def test_low_notes_that_share_bins_beat_as_they_should(apart: float) -> None:
+    """Two tones from 110 Hz on, whose bins a network says the right power of but nothing of their phase: over two blocks they are what
+    they would be, and what lies above stays."""
+    latents, hz, loud = 8, torch.tensor([110.0, 110.0 + apart]), torch.tensor([1.0, 0.7])
+    tones = torch.zeros(latents, 2, TONES)
+    tones[:, 0], tones[:, 0, [10, 13]], tones[:, 1, [10, 13]] = 1.0, hz, BIN_OVER_ROWS * loud
+    wanted = heard(hz, loud, 2 * latents * codec.STACK)
+    sound, phase, made = Oscillators(latents), torch.tensor([[1.0], [0.0]]).expand(2, TONES), []
+    for said in wanted.abs().split(latents * codec.STACK):
+        angle = 2 * torch.pi * torch.rand(said.shape, generator=torch.Generator().manual_seed(0))
+        magnitude, re, im, phase = sound(tones, said, angle.cos(), angle.sin(), phase)
+        made.append(torch.complex(magnitude * re, magnitude * im))
+        for before, after in ((said, magnitude), (angle.cos(), re), (angle.sin(), im)):
+            assert torch.equal(before[:, SOUNDED:], after[:, SOUNDED:])
+    bins = slice(5, 8)
+    off = (torch.cat(made) - wanted)[:, bins].abs().square().sum() / wanted[:, bins].abs().square().sum()
+    assert 10 * torch.log10(off) < -12
+
+
+@pytest.mark.parametrize("hz", [[], [110.0], [110.0, 330.0]], ids=["none", "one", "two far apart"])
+def test_bins_of_a_single_tone_stay_as_the_network_says(hz: list[float]) -> None:
+    """A phase that turns evenly serves them well, and the network's magnitudes flutter as bowed strings do."""
+    tones = torch.zeros(8, 2, TONES)
+    tones[:, 0] = 1.0
+    tones[:, 0, : 9 * len(hz) : 9], tones[:, 1, : 9 * len(hz) : 9] = torch.tensor(hz), float(BIN_OVER_ROWS)
+    angle = 2 * torch.pi * torch.rand(32, BINS, generator=torch.Generator().manual_seed(0))
+    said = heard(torch.tensor([110.0, 330.0]), torch.ones(2), 32).abs() + 0.1
+    magnitude, re, im, _ = Oscillators(8)(tones, said, angle.cos(), angle.sin(), torch.tensor([[1.0], [0.0]]).expand(2, TONES))
+    torch.testing.assert_close((magnitude, re, im), (said, angle.cos(), angle.sin()), rtol=1e-3, atol=1e-3)
 
 
 def test_two_notes_in_adjacent_bins_each_turn_their_own_way() -> None:
