@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from engines.train.band import GUITAR, compose_band
 from engines.train.corpus import Part, write_score
 from engines.train.instruments import COMPANIONS, DRUMS, GUITARS, TARGETS
 from engines.train.scores import Note, compose
+from engines.train.workers import pool
 
 RMS = 0.1  # every rendering is brought to this level; renderings of one score keep their own dynamics
 WHEEL_PER_CENT = 8192 / 200  # of the pitch wheel, which reaches two semitones
@@ -240,9 +240,9 @@ def render(folder: Path, workers: int, splits: Sequence[Split]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     manifest = {"splits": [asdict(s) for s in splits], "banks": {k: asdict(b) for k, b in BANKS.items()}, "rms": RMS}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
-    with ProcessPoolExecutor(workers) as pool:
+    with pool(workers) as processes:
         for split in sorted(splits, key=lambda s: s.scores):
-            jobs = [pool.submit(render_score, split, i, folder) for i in range(split.scores)]
+            jobs = [processes.submit(render_score, split, i, folder) for i in range(split.scores)]
             for job in track(jobs, description=f"rendering {split.name}"):
                 job.result()
 

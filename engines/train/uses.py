@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,7 @@ from engines.train.instruments import COMPANIONS, DRUMS, TARGETS, name_of
 from engines.train.jamming import Agreement, Pairings, Sounding, together
 from engines.train.notes import NoteDetector
 from engines.train.uses_page import ALL, TRUE, write
+from engines.train.workers import pool
 
 Samples = NDArray[np.float32]
 
@@ -281,8 +280,8 @@ def evaluate(subject: Subject, command: str, workers: int = 1) -> Uses:
     jams = [(lag, program) for lag in VISIBLE for program in COMPANIONS if program in known]
     parts: list[tuple[str, tuple[float, ...]]] = [*(("rollout", one) for one in rollouts), *(("jam", one) for one in jams)]
     parts += [(name, ()) for name in ("changes", "morphs", "strays", "bands")]
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        jobs = {part: pool.submit(play_part, subject, *part) for part in parts}
+    with pool(workers) as processes:
+        jobs = {part: processes.submit(play_part, subject, *part) for part in parts}
         found = {part: job.result() for part, job in track(jobs.items(), description="other uses")}
     result = Uses(command, subject.seed, *(found[name, ()] for name in ("changes", "morphs", "strays")))
     result.jams.append(everyone(found["bands", ()]).agreement(TRUE, 1, subject.seed))
