@@ -147,16 +147,18 @@ def rough_and_hop_db(original: Samples, made: Samples) -> tuple[float, float]:
     return float(weight @ rough), float(weight @ (b.hop_db() - a.hop_db()))
 
 
-def _seam_flux(audio: Samples, first_seam: int, block_frames: int) -> float:
+def _flux(audio: Samples) -> Values:
+    """How much the spectrum changes from step to step; 0 in silence."""
     spectra = np.abs(np.fft.rfft(_frames(audio, _SEAM_SIZE) * np.hanning(_SEAM_SIZE)))[:, 4:]
-    flux = np.abs(np.diff(np.log(spectra + 3e-3), axis=0)).mean(1)
-    centre = (np.arange(len(flux)) + 0.5) * _STEP + _SEAM_SIZE / 2
-    half = block_frames // 2
-    away = np.abs((centre - first_seam + half) % block_frames - half)
-    return float(flux[away < _SEAM_NEAR].mean() / np.median(flux[away > _SEAM_FAR]))
+    return np.asarray(np.abs(np.diff(np.log(spectra + 3e-3), axis=0)).mean(1))
 
 
 def edge(original: Samples, made: Samples, delay_frames: int, block_frames: int = BLOCK_FRAMES) -> float:
-    """Spectral flux at the seams of aligned `made`, whose stream began `delay_frames` earlier, against the original's there."""
-    first = block_frames - delay_frames
-    return _seam_flux(made, first, block_frames) / _seam_flux(original, first, block_frames)
+    """Spectral flux at the seams of aligned `made`, whose stream began `delay_frames` earlier, over that elsewhere, against the
+    original's; where that is silent nothing counts."""
+    before, after = _flux(original), _flux(made)
+    centre, half = (np.arange(len(before)) + 0.5) * _STEP + _SEAM_SIZE / 2, block_frames // 2
+    away = np.abs((centre - block_frames + delay_frames + half) % block_frames - half)
+    seams, elsewhere = (before > 0) & (away < _SEAM_NEAR), (before > 0) & (away > _SEAM_FAR)
+    at, around = after[seams].mean() / before[seams].mean(), np.median(after[elsewhere]) / np.median(before[elsewhere])
+    return float(at / around)

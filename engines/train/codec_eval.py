@@ -201,7 +201,8 @@ METHOD = """\
   concert pitch alone, and a third of the scores are not tuned to it, by up to 50 cents. So it is told how a score is tuned: both sounds are
   resampled to concert pitch before it hears them. **untuned note-F**: without that. How recordings are tuned is not known.
 - **rough**: energy of 20-150 Hz modulation against the original's; + is buzz. **hop**: the line at the hop rate (86.13 Hz) and its double
-  against their surroundings, against the original's. **edge**: spectral flux at block seams over that elsewhere, against the original's.
+  against their surroundings, against the original's. **edge**: spectral flux at block seams over that elsewhere, against the original's,
+  where that is not silent.
 - **Steady tones**: ten partials falling by 6 dB per octave, judged over 1.5 s after a 1.5 s attack. Off pitch is the mean over partials,
   weighted by amplitude.
 - Brackets: 95 % bootstrap interval over sounds.

@@ -176,6 +176,15 @@ class TestCodecCheck:
         assert codec_check.edge(audio, audio, delay) == 1
         assert codec_check.edge(audio, cut, delay) > 1.5
 
+    def test_silence_neither_adds_nor_hides_an_edge(self) -> None:
+        audio, delay, block = tone(330, 12.0), 1536, codec_check.BLOCK_FRAMES
+        audio[len(audio) // 3 :] = 0
+        cut = audio.copy()
+        for seam in range(block - delay, len(audio) // 3, block):
+            cut[seam : len(audio) // 3] = np.roll(cut[seam : len(audio) // 3], 40)
+        assert codec_check.edge(audio, audio, delay) == 1
+        assert codec_check.edge(audio, cut, delay) > 1.5
+
     def test_round_trip_is_aligned(self) -> None:
         """A codec that only delays by 100 frames gives its input back."""
 
