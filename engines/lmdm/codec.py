@@ -29,6 +29,7 @@ LATENT_CHANNELS = MEL_CHANNELS + LOW_CHANNELS
 LOW_BINS = 36  # constant-Q bins from A1 (55 Hz) up, of the last row that a latent covers
 HISTORY_FRAMES = SIZE - HOP_FRAMES  # samples before a block that its first spectrum covers
 MEL_FLOOR = 1e-3
+LOG_MAGNITUDE_LIMIT = 7.0  # what a log magnitude that is said may be at most
 MEL_LOW_HZ, MEL_HIGH_HZ = 30.0, 20_000.0
 _MEL_SHIFT, _MEL_SCALE = 2.5, 2.0  # brings log-mel values to about unit range
 

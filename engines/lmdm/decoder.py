@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from engines.lmdm.codec import (
     HOP_FRAMES,
     LATENT_CHANNELS,
+    LOG_MAGNITUDE_LIMIT,
     LOW_BINS,
     MELS,
     STACK,
@@ -35,7 +36,7 @@ from engines.lmdm.codec import (
     mel_interpolation,
 )
 from engines.lmdm.dft import BINS, SIZE
-from engines.lmdm.low_tones import BIN_OVER_ROWS, LOG_MAGNITUDE_LIMIT, TONES, TURNED, LowPitches, LowTones, Oscillators, unit
+from engines.lmdm.low_tones import BIN_OVER_ROWS, TONES, TURNED, LowPitches, LowTones, Oscillators, unit
 
 DELAY_FRAMES = SIZE - HOP_FRAMES
 CARRIED = DELAY_FRAMES // HOP_FRAMES  # frames that still touch samples not yet played

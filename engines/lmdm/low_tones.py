@@ -20,10 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.lmdm import sketch
-from engines.lmdm.codec import HOP_FRAMES, LOW_BINS, MEL_FLOOR, SAMPLE_RATE, STACK, log_of_mel, normalise_low
+from engines.lmdm.codec import HOP_FRAMES, LOG_MAGNITUDE_LIMIT, LOW_BINS, MEL_FLOOR, SAMPLE_RATE, STACK, log_of_mel, normalise_low
 from engines.lmdm.dft import SIZE
 
-LOG_MAGNITUDE_LIMIT = 7.0
 PITCH_0_HZ = 55.0  # of the lowest constant-Q bin
 TONES = LOW_BINS - 2  # a peak has neighbours
 TURNED, PARTIALS = 96, 16  # spectrum bins (up to 2 kHz) that constant-Q peaks and so many partials of theirs may reach

@@ -112,13 +112,13 @@ def note_fs(detector: NoteDetector, sound: Sound, made: Samples) -> tuple[float,
     return told, untold
 
 
-def evaluate(path: Path, data: Path, command: str) -> CodecEvaluation:
-    """Every sound and every tone through the codec in the checkpoint `path`."""
+def evaluate(path: Path, data: Path, command: str) -> tuple[CodecEvaluation, dict[str, tuple[Samples, Samples]]]:
+    """Every sound and every tone through the codec in the checkpoint `path`; and the sounds by name, each with what came back."""
     trip, encoder, detector, judge = codec_check.RoundTrip.of_checkpoint(path), load_encoder(path), NoteDetector.open(), Judge()
-    result, spent, heard = CodecEvaluation(command), 0.0, 0.0
+    result, played, spent, heard = CodecEvaluation(command), {}, 0.0, 0.0
     for sound in track(list(sounds(data)), description="codec"):
         audio, began = sound.audio, time.process_time()
-        made = trip(audio)
+        played[sound.name] = audio, (made := trip(audio))
         spent, heard = spent + time.process_time() - began, heard + len(audio) / codec.SAMPLE_RATE
         mel, (rough, hop) = judge.log_mel(audio), codec_check.rough_and_hop_db(audio, made)
         result.trips.append(Trip(
@@ -128,7 +128,7 @@ def evaluate(path: Path, data: Path, command: str) -> CodecEvaluation:
         ))
     result.tones = tones.measure(trip)
     result.realtime_factor = spent / heard
-    return result
+    return result, played
 
 
 def goals(result: CodecEvaluation) -> list[Goal]:
@@ -174,12 +174,14 @@ def worst(result: CodecEvaluation) -> list[Trip]:
     return sorted((one for one in result.trips if not math.isnan(one.note_f)), key=lambda one: one.note_f)[:PICTURED]
 
 
-def picture(shown: Sequence[tuple[str, Samples]], came_back: Sequence[tuple[str, Samples]], path: Path) -> None:
-    """Where low notes lie: titled originals above, what came back of each below."""
+def picture(shown: Sequence[Trip], played: Mapping[str, tuple[Samples, Samples]], path: Path) -> None:
+    """Where low notes lie: the originals above, what came back of each below."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 7), layout="constrained")
-    for axes, (title, audio) in zip(figure.subplots(2, len(shown)).flat, (*shown, *came_back), strict=True):
+    above = [(one.sound, played[one.sound][0]) for one in shown]
+    below = [(f"came back: note-F {one.note_f:.2f}", played[one.sound][1]) for one in shown]
+    for axes, (title, audio) in zip(figure.subplots(2, len(shown)).flat, (*above, *below), strict=True):
         extent = (0, len(audio) / codec.SAMPLE_RATE, 0, LOW_HZ)
         axes.imshow(low_db(audio), origin="lower", aspect="auto", extent=extent, vmin=-60, vmax=0, cmap="magma")
         axes.set(title=title, xlabel="seconds", ylabel="Hz")
@@ -216,15 +218,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/evaluation"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    result = evaluate(args.codec, args.data, f"{parser.prog} --codec {args.codec} --data {args.data} --out {args.out}")
+    result, played = evaluate(args.codec, args.data, f"{parser.prog} --codec {args.codec} --data {args.data} --out {args.out}")
     args.out.mkdir(parents=True, exist_ok=True)
     facts = {**asdict(result), "goals": [asdict(goal) for goal in goals(result)]}
     (args.out / "codec.json").write_text(json.dumps(rounded(facts), indent=1) + "\n")
     (args.out / "codec.md").write_text(markdown(result))
-    trip, audio = codec_check.RoundTrip.of_checkpoint(args.codec), {sound.name: sound.audio for sound in sounds(args.data)}
-    shown = worst(result)
-    came_back = [(f"came back: note-F {one.note_f:.2f}", trip(audio[one.sound])) for one in shown]
-    picture([(one.sound, audio[one.sound]) for one in shown], came_back, args.out / "codec.png")
+    picture(worst(result), played, args.out / "codec.png")
     print(goal_table(goals(result)))
 
 

@@ -27,6 +27,5 @@ def test_the_worst_are_shown_and_drums_have_no_notes(tmp_path: Path) -> None:
     marks = [0.9, 0.5, math.nan, 0.7, 0.6]
     result = CodecEvaluation("", [Trip(str(mark), "guitar", 1, 1, mark, mark, 0, 0, 1) for mark in marks])
     assert [one.note_f for one in worst(result)] == [0.5, 0.6, 0.7] and PICTURED == 3
-    shown = [(one.sound, steady(110.0)) for one in worst(result)]
-    picture(shown, shown, tmp_path / "codec.png")
+    picture(worst(result), dict.fromkeys(map(str, marks), (steady(110.0), steady(220.0))), tmp_path / "codec.png")
     assert (tmp_path / "codec.png").read_bytes().startswith(b"\x89PNG")
